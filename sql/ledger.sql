@@ -1,0 +1,177 @@
+-- name: lock_skus
+-- Takes the rows of these skus in sku order: whoever holds them may change stock and reservations.
+select sku_id, version, layout_id, supply, reserved, taken
+  from availability where sku_id = any(:skus::int[]) order by sku_id for update;
+
+-- name: layout
+-- How pools and segments of a layout are numbered.
+select layout_id, pools, segments from layout where layout_id = :layout_id;
+
+-- name: layout_segments
+-- The segment of each location in a layout.
+select location_id, segment from layout_location where layout_id = :layout_id;
+
+-- name: write_availability
+-- One update per sku: reservations and counters as given, supply summed anew where stock changed.
+with n as (
+  select * from unnest(:skus::int[], :reserved::text[], :taken::jsonb[]) as n(sku_id, reserved, taken)
+), units as (
+  select s.sku_id, g.segment,
+         sum(greatest(0, s.on_hand - s.held - s.allocated - s.safety_stock)) as units
+    from stock s
+    join location l on l.location_id = s.location_id and l.is_on
+    join availability a on a.sku_id = s.sku_id
+    join layout_location g on g.layout_id = a.layout_id and g.location_id = s.location_id
+   where s.sku_id = any(:resum::int[])
+   group by s.sku_id, g.segment
+), summed as (
+  select sku_id, array_agg(units order by segment) as supply
+    from (select sku_id, segment, least(sum(units), 2147483647)::int as units
+            from (select sku_id, segment, units from units
+                  union all
+                  select a.sku_id, g.segment, 0
+                    from availability a, generate_series(0, cardinality(a.supply) - 1) g(segment)
+                   where a.sku_id = any(:resum::int[])) z
+           group by sku_id, segment) y
+   group by sku_id
+), written as (
+  update availability v
+     set version = v.version + 1,
+         reserved = coalesce(n.reserved::int[], v.reserved),
+         taken = coalesce(n.taken, v.taken),
+         supply = coalesce(x.supply, v.supply)
+    from n left join summed x using (sku_id)
+   where v.sku_id = n.sku_id
+  returning v.sku_id, v.version, v.layout_id, v.supply, v.reserved, v.taken
+), told as (
+  insert into touched (sku_id) select sku_id from written order by sku_id
+)
+select * from written;
+
+-- name: ensure_stock
+-- A stock row for each key that has none. Where its location's snapshot says nothing of absent keys, none is in force.
+insert into stock (sku_id, location_id, safety_stock, is_pinned)
+select distinct n.sku_id, l.location_id, l.safety_stock,
+       coalesce(not o.absent_is_zero or b.scope = 'partial', false)
+  from unnest(:skus::int[], :locations::int[]) as n(sku_id, location_id)
+  join location l on l.location_id = n.location_id
+  left join baseline b on b.baseline_id = l.baseline_id
+  left join source o on o.source_id = b.source_id
+ order by n.sku_id, l.location_id
+on conflict do nothing;
+
+-- name: lock_stock
+-- The stock rows of these keys, locked in order.
+select s.sku_id, s.location_id, s.on_hand, s.held, s.allocated, s.safety_stock, l.is_on
+  from stock s join location l using (location_id)
+ where (s.sku_id, s.location_id) in (select * from unnest(:skus::int[], :locations::int[]))
+ order by s.sku_id, s.location_id for update of s;
+
+-- name: allocate_stock
+-- Allocated units rise or fall by these amounts.
+update stock s set allocated = s.allocated + n.quantity
+  from (select sku_id, location_id, sum(quantity)::int as quantity
+          from unnest(:skus::int[], :locations::int[], :quantities::int[]) as n(sku_id, location_id, quantity)
+         group by sku_id, location_id) n
+ where s.sku_id = n.sku_id and s.location_id = n.location_id;
+
+-- name: write_movements
+-- Extends the ledger, in the given order, with its fold, its postings and the holds that live with it.
+with m as (
+  select n.*, row_number() over key as nth, sum(n.effect) over key as run
+    from unnest(:skus::int[], :locations::int[], :sources::int[], :messages::text[], :kinds::text[],
+                :quantities::int[], :effects::int[], :sequences::bigint[], :occurred::timestamptz[],
+                :absorbed::text[], :reasons::text[], :reference_ids::text[], :hold_codes::text[], :held::int[],
+                :ours::boolean[], :acked_sequences::bigint[], :acked_at::timestamptz[], :contained::bigint[])
+         with ordinality as n(sku_id, location_id, source_id, message_id, kind, quantity, effect, sequence,
+                occurred_at, absorbed_by, reason, reference, hold_code, held, is_ours, acked_sequence, acked_at,
+                contained_in, k)
+  window key as (partition by n.sku_id, n.location_id order by n.k)
+), folded as (
+  update stock s
+     set on_hand = s.on_hand + t.effect, version = s.version + t.count,
+         counted_at = case when t.counted_at is null then s.counted_at else greatest(s.counted_at, t.counted_at) end,
+         is_ambiguous = s.is_ambiguous and t.counted_at is null
+    from (select sku_id, location_id, sum(effect)::int as effect, count(*) as count,
+                 max(occurred_at) filter (where kind = 'count' and absorbed_by is null) as counted_at
+            from m group by sku_id, location_id) t
+   where s.sku_id = t.sku_id and s.location_id = t.location_id
+  returning s.sku_id, s.location_id, old.on_hand as was, old.version as from_version
+), kept as (
+  insert into movement (sku_id, location_id, version, source_id, message_id, kind, quantity, effect, on_hand,
+                        sequence, occurred_at, absorbed_by, reason, reference, feed_id, who)
+  select m.sku_id, m.location_id, f.from_version + m.nth, m.source_id, m.message_id, m.kind, m.quantity, m.effect,
+         (f.was + m.run)::int, m.sequence, m.occurred_at, m.absorbed_by, m.reason, m.reference, :feed_id, :who
+    from m join folded f using (sku_id, location_id)
+   order by m.k
+), posted as (
+  insert into posting (sku_id, location_id, version, source_id, kind, sequence, occurred_at, quantity, hold_code,
+                       held, is_ours, acked_sequence, acked_at, contained_in)
+  select m.sku_id, m.location_id, f.from_version + m.nth, m.source_id, m.kind, m.sequence, m.occurred_at, m.quantity,
+         m.hold_code, m.held, m.is_ours, m.acked_sequence, m.acked_at, m.contained_in
+    from m join folded f using (sku_id, location_id)
+   where m.kind <> 'baseline'
+), holding as (
+  insert into hold (sku_id, location_id, code, quantity, version, source_id, placed_at)
+  select m.sku_id, m.location_id, m.hold_code, m.held, f.from_version + m.nth, m.source_id, m.occurred_at
+    from m join folded f using (sku_id, location_id)
+   where m.held > 0 and m.absorbed_by is null
+)
+select m.sku_id, m.location_id, f.from_version + m.nth as version from m join folded f using (sku_id, location_id)
+ order by m.k;
+
+-- name: open_holds
+-- Holds in force on these keys, oldest first.
+select hold_id, sku_id, location_id, code, quantity, version, source_id, placed_at
+  from hold
+ where lifted_at is null and (sku_id, location_id) in (select * from unnest(:skus::int[], :locations::int[]))
+ order by sku_id, location_id, code, hold_id;
+
+-- name: lift_holds
+-- Ends holds; one that is lifted in part leaves its remainder in force, still living with its movement.
+with n as (
+  select * from unnest(:holds::bigint[], :quantities::int[]) as n(hold_id, quantity)
+), lifted as (
+  update hold h set lifted_at = clock_timestamp(), lifted_by = :who, quantity = n.quantity
+    from n where h.hold_id = n.hold_id and h.lifted_at is null
+  returning h.sku_id, h.location_id, h.code, h.version, h.source_id, h.placed_at, old.quantity - n.quantity as rest
+)
+insert into hold (sku_id, location_id, code, quantity, version, source_id, placed_at)
+select sku_id, location_id, code, rest, version, source_id, placed_at from lifted where rest > 0;
+
+-- name: place_holds
+-- Holds that live with no movement: what a source reports.
+insert into hold (sku_id, location_id, code, quantity, source_id, placed_at)
+select n.sku_id, n.location_id, n.code, n.quantity, :source_id, :at
+  from unnest(:skus::int[], :locations::int[], :codes::text[], :quantities::int[]) as n(sku_id, location_id, code, quantity);
+
+-- name: fold_held
+-- Held units of these keys, summed anew from the holds in force.
+update stock s set held = n.held
+  from (select k.sku_id, k.location_id, coalesce(sum(h.quantity), 0)::int as held
+          from (select distinct * from unnest(:skus::int[], :locations::int[])) as k(sku_id, location_id)
+          left join hold h on h.sku_id = k.sku_id and h.location_id = k.location_id and h.lifted_at is null
+         group by k.sku_id, k.location_id) n
+ where s.sku_id = n.sku_id and s.location_id = n.location_id and s.held <> n.held;
+
+-- name: ensure_capacity
+-- A row for each location and day.
+insert into capacity (location_id, day)
+select distinct * from unnest(:locations::int[], :days::date[]) order by 1, 2
+on conflict do nothing;
+
+-- name: read_capacity
+-- The capacity rows with their limits, locked in order, last of all locks.
+select c.location_id, c.day, c.orders, c.items, c.cents, l.capacity_orders, l.capacity_items, l.capacity_cents
+  from capacity c join location l using (location_id)
+ where (c.location_id, c.day) in (select * from unnest(:locations::int[], :days::date[]))
+ order by c.location_id, c.day for update of c;
+
+-- name: use_capacity
+-- Work at a location on a day rises or falls.
+update capacity c set orders = c.orders + n.orders, items = c.items + n.items, cents = c.cents + n.cents
+  from (select location_id, day, sum(orders)::int as orders, sum(items)::int as items, sum(cents)::bigint as cents
+          from unnest(:locations::int[], :days::date[], :orders::int[], :items::int[], :cents::bigint[])
+               as n(location_id, day, orders, items, cents)
+         group by location_id, day) n
+ where c.location_id = n.location_id and c.day = n.day;
