@@ -51,13 +51,15 @@ create table feed (
   scope        text check (scope in ('full', 'partial')),
   as_of        timestamptz,
   watermark    jsonb not null default '{}',         -- source_id -> highest sequence that it contains
-  -- staging → staged → applying → applied; refused, superseded (older everywhere); parked parts stand in baseline
-  state        text not null check (state in ('staging', 'staged', 'applying', 'applied', 'refused', 'superseded')),
+  -- staging → staged → applying → applied; refused; superseded (older everywhere); shown (a dry run).
+  -- Parts that a gate parked stand in baseline and do not hold up the rest.
+  state        text not null check (state in ('staging', 'staged', 'applying', 'applied', 'refused', 'superseded',
+                                              'shown')),
   refused_why  text,
   rows         bigint not null default 0,
   refused_rows bigint not null default 0,
   totals       jsonb not null default '{}',         -- counts for people: applied, absorbed, parked, zeroed …
-  cursor_sku   int not null default 0,              -- chunks up to this sku are applied
+  cursor_sku   int not null default 0,              -- of the parts that are applying: done up to this sku
   dry_run      boolean not null default false,
   received_by  text not null,
   received_at  timestamptz not null default clock_timestamp(),
@@ -87,8 +89,9 @@ create table baseline (
   order_level    text not null,
   window_seconds int not null,
   watermark      jsonb not null,
-  -- staged → applied; parked (a gate) → applied; superseded; reverted
-  state          text not null check (state in ('staged', 'parked', 'applied', 'superseded', 'reverted')),
+  -- staged → applying → applied → reverted; parked by a gate → staged | dismissed; superseded
+  state          text not null check (state in ('staged', 'parked', 'applying', 'applied', 'superseded', 'reverted',
+                                                'dismissed')),
   previous_id    bigint references baseline,        -- in force before it
   numbers        jsonb not null default '{}',       -- what the gates measured, and which one closed
   applied_at     timestamptz,
@@ -98,6 +101,7 @@ create index on baseline (location_id, as_of);
 alter table location add foreign key (baseline_id) references baseline;
 
 -- The rows of a feed while it is loaded: a partition per feed, dropped when it is done.
+-- feed_row holds the text as it came and is unlogged (a feed is acknowledged when feed_key is complete).
 create table feed_row (
   feed_id  bigint not null,
   line     bigint not null,
@@ -107,10 +111,21 @@ create table feed_key (
   feed_id     bigint not null,
   sku_id      int not null,
   location_id int not null,
-  quantity    int not null,                         -- on hand, summed, in each
+  quantity    int not null,                         -- on hand, summed, in each; units under a hold included
   held        jsonb,                                -- hold code -> quantity, of the statuses that are holds
-  absent      boolean not null default false        -- not in the feed: zero by the source's contract
+  rows        int not null default 1,               -- 0: not in the feed, and zero by the source's contract
+  untouched   boolean not null default false        -- a row of it was refused: what we believe stays
 ) partition by list (feed_id);
+create function open_feed(id bigint) returns void language plpgsql as $$
+begin
+  perform close_feed(id);
+  execute format('create unlogged table feed_row_%s partition of feed_row (feed_id default %s) for values in (%s)', id, id, id);
+  execute format('create table feed_key_%s partition of feed_key for values in (%s)', id, id);
+end $$;
+create function close_feed(id bigint) returns void language plpgsql as $$
+begin
+  execute format('drop table if exists feed_row_%s, feed_key_%s', id, id);
+end $$;
 -- what was kept for looking: rows by bin and lot
 create table bin_stock (
   location_id int not null references location,
@@ -163,7 +178,7 @@ create table movement (
   primary key (sku_id, location_id, version)
 );
 create index movement_message on movement (source_id, message_id);
-create index movement_feed on movement (feed_id) where kind = 'baseline';
+create index movement_feed on movement (feed_id, location_id) where kind = 'baseline';
 create trigger movement_append_only before update or delete on movement
   for each statement execute function refuse_edit();
 
@@ -260,3 +275,146 @@ create function is_contained(
       then occurred_at <= as_of + make_interval(secs => window_seconds)
     else occurred_at <= as_of - make_interval(secs => window_seconds)
   end;
+
+-- A source deducted a fulfillment at its step before we shipped it (or though we never will).
+create table deduction (
+  reference      text primary key,
+  source_id      int not null references source,
+  sku_id         int not null,
+  location_id    int not null,
+  quantity       int not null check (quantity > 0),
+  acked_sequence bigint,
+  acked_at       timestamptz,
+  undone_sequence bigint,
+  undone_at      timestamptz,
+  counted_in     bigint references baseline,                             -- the baseline that added it back
+  shipped        boolean not null default false      -- then its movement says it
+);
+create index deduction_open on deduction (sku_id, location_id) where not shipped;
+
+create function is_deducted(
+  d deduction, order_level text, window_seconds int, as_of timestamptz, watermark jsonb, owner_id int, acknowledges boolean
+) returns boolean language sql immutable parallel safe return
+  d.source_id = owner_id
+  and is_contained(-d.quantity, 0, true, 1, null, d.acked_at, d.acked_sequence, d.acked_at,
+                   order_level, window_seconds, as_of, watermark, owner_id, true)
+  -- given back by then? doubt says yes: then it is not added, which cannot oversell
+  and not (d.undone_at is not null
+           and is_contained(d.quantity, 0, true, 1, null, d.undone_at, d.undone_sequence, d.undone_at,
+                            order_level, window_seconds, as_of, watermark, owner_id, true));
+
+-- What the keys of a feed become: on_hand = quantity + what the snapshot does not contain (model.md).
+-- Keys that are newer already (their own snapshot or count) are left out.
+create function rebased(id bigint, after_sku int, upto_sku int, states text[]) returns table (
+  sku_id int, location_id int, baseline_id bigint, scope text, as_of timestamptz, source_id int,
+  was int, becomes int, held jsonb, is_ambiguous boolean, marked boolean, is_new boolean
+) language sql stable as $$
+  with part as (
+    select b.*, s.acknowledges, s.quantity_kind, s.deducted_holds
+      from baseline b join source s on s.source_id = b.source_id
+     where b.feed_id = id and b.state = any(states)
+  ), keys as (
+    select k.sku_id, k.location_id, k.quantity, k.held, p.baseline_id, p.scope, p.as_of, p.source_id, p.order_level,
+           p.window_seconds, p.watermark, p.acknowledges, p.quantity_kind, p.deducted_holds,
+           st.on_hand, st.is_ambiguous, st.is_pinned, st.sku_id is null as is_new
+      from feed_key k
+      join part p on p.location_id = k.location_id
+      left join stock st on st.sku_id = k.sku_id and st.location_id = k.location_id
+       and st.sku_id > after_sku and st.sku_id <= upto_sku
+      left join baseline own on own.baseline_id = st.baseline_id and not st.is_pinned
+     where k.feed_id = id and k.sku_id > after_sku and k.sku_id <= upto_sku and not k.untouched
+       and (own.baseline_id is null or own.as_of < p.as_of)
+       and (st.counted_at is null or st.counted_at <= p.as_of)
+  ), open as (
+    select k.sku_id, k.location_id,
+           sum(p.quantity) filter (where not c.contained) as quantity,
+           bool_or(k.order_level <> 'clock' and not p.is_ours and p.source_id <> k.source_id
+                   and (p.sequence is null or not k.watermark ? p.source_id::text)
+                   and abs(extract(epoch from p.occurred_at - k.as_of)) <= k.window_seconds) as is_doubtful
+      from keys k
+      join posting p on p.sku_id = k.sku_id and p.location_id = k.location_id and p.contained_in is null
+      cross join lateral (select is_contained(p.quantity, p.held, p.is_ours, p.source_id, p.sequence, p.occurred_at,
+                          p.acked_sequence, p.acked_at, k.order_level, k.window_seconds, k.as_of, k.watermark,
+                          k.source_id, k.acknowledges) as contained) c
+     group by k.sku_id, k.location_id
+  ), deducted as (
+    select k.sku_id, k.location_id, sum(d.quantity) as quantity
+      from keys k
+      join deduction d on d.sku_id = k.sku_id and d.location_id = k.location_id and not d.shipped
+       and is_deducted(d, k.order_level, k.window_seconds, k.as_of, k.watermark, k.source_id, k.acknowledges)
+     group by k.sku_id, k.location_id
+  ), known as (
+    select k.sku_id, k.location_id, sum(h.quantity) as quantity
+      from keys k
+      join hold h on h.sku_id = k.sku_id and h.location_id = k.location_id and h.code = any(k.deducted_holds)
+       and h.placed_at <= k.as_of and (h.lifted_at is null or h.lifted_at > k.as_of)
+     where k.quantity_kind = 'available' and k.deducted_holds <> '{}'
+     group by k.sku_id, k.location_id
+  )
+  select k.sku_id, k.location_id, k.baseline_id, k.scope, k.as_of, k.source_id, coalesce(k.on_hand, 0),
+         (k.quantity + coalesce(o.quantity, 0) + coalesce(d.quantity, 0) + coalesce(h.quantity, 0))::int,
+         k.held, coalesce(o.is_doubtful, false),
+         k.is_pinned or k.scope = 'partial' or k.is_ambiguous <> coalesce(o.is_doubtful, false), k.is_new
+    from keys k
+    left join open o using (sku_id, location_id)
+    left join deducted d using (sku_id, location_id)
+    left join known h using (sku_id, location_id)
+$$;
+
+-- The snapshot in force of a key: its own if that is newer or pinned, else its location's, or the one before it
+-- while chunks have not reached the sku.
+create function in_force(the_sku int, the_location int) returns bigint language sql stable as $$
+  select case when st.is_pinned then st.baseline_id
+              when own.as_of is not null and (b.as_of is null or own.as_of > b.as_of) then own.baseline_id
+              else b.baseline_id end
+    from location l
+    left join stock st on st.sku_id = the_sku and st.location_id = l.location_id
+    left join baseline own on own.baseline_id = st.baseline_id
+    left join baseline full_one on full_one.baseline_id = l.baseline_id
+    left join feed f on f.feed_id = full_one.feed_id
+    left join baseline b on b.baseline_id =
+      case when full_one.state = 'applying' and the_sku > f.cursor_sku then full_one.previous_id
+           else full_one.baseline_id end
+   where l.location_id = the_location
+$$;
+
+-- What the reported hold codes of a feed's keys become (holds that live with movements are not among them).
+create function rebased_holds(id bigint, after_sku int, upto_sku int) returns table (
+  sku_id int, location_id int, code text, baseline_id bigint, source_id int, as_of timestamptz,
+  was int, becomes int, hold_ids bigint[]
+) language sql stable as $$
+  with part as (
+    select b.* from baseline b where b.feed_id = id and b.state = 'applying'
+  ), keys as (
+    select k.sku_id, k.location_id, k.held, p.baseline_id, p.source_id, p.as_of
+      from feed_key k join part p using (location_id)
+      join stock st on st.sku_id = k.sku_id and st.location_id = k.location_id
+     where k.feed_id = id and k.sku_id > after_sku and k.sku_id <= upto_sku and not k.untouched
+       and st.sku_id > after_sku and st.sku_id <= upto_sku
+       and (st.counted_at is null or st.counted_at <= p.as_of)
+       and (k.held is not null or st.held > 0)
+  ), said as (
+    select k.sku_id, k.location_id, e.key as code, e.value::int as quantity
+      from keys k, jsonb_each_text(k.held) e where k.held is not null
+  ), standing as (
+    select h.sku_id, h.location_id, h.code, sum(h.quantity)::int as quantity, array_agg(h.hold_id) as hold_ids
+      from keys k
+      join hold h on h.sku_id = k.sku_id and h.location_id = k.location_id and h.lifted_at is null and h.version is null
+     where h.code in (select hold_code from status_map m where m.source_id = k.source_id)
+     group by h.sku_id, h.location_id, h.code
+  ), released as (
+    select k.sku_id, k.location_id, p.hold_code as code, sum(p.held)::int as quantity
+      from keys k
+      join posting p on p.sku_id = k.sku_id and p.location_id = k.location_id and p.contained_in is null and p.held < 0
+     group by k.sku_id, k.location_id, p.hold_code
+  ), codes as (
+    select sku_id, location_id, code from said union select sku_id, location_id, code from standing
+  )
+  select c.sku_id, c.location_id, c.code, k.baseline_id, k.source_id, k.as_of, coalesce(st.quantity, 0),
+         greatest(0, coalesce(s.quantity, 0) + coalesce(r.quantity, 0)), coalesce(st.hold_ids, '{}')
+    from codes c
+    join keys k using (sku_id, location_id)
+    left join said s using (sku_id, location_id, code)
+    left join standing st using (sku_id, location_id, code)
+    left join released r using (sku_id, location_id, code)
+$$;

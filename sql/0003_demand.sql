@@ -87,22 +87,6 @@ create table fulfillment_line (
 );
 create index on fulfillment_line (line_id);
 
--- A source deducted a fulfillment at its step before we shipped it (or though we never will).
-create table deduction (
-  reference      text primary key,
-  source_id      int not null references source,
-  sku_id         int not null,
-  location_id    int not null,
-  quantity       int not null check (quantity > 0),
-  acked_sequence bigint,
-  acked_at       timestamptz,
-  undone_sequence bigint,
-  undone_at      timestamptz,
-  counted_in     bigint,                             -- the baseline that added it back
-  shipped        boolean not null default false      -- then its movement says it
-);
-create index deduction_open on deduction (sku_id, location_id) where not shipped;
-
 -- a location that rejected a sku is not asked again until then
 create table rejected_before (
   sku_id      int not null,

@@ -175,3 +175,100 @@ update capacity c set orders = c.orders + n.orders, items = c.items + n.items, c
                as n(location_id, day, orders, items, cents)
          group by location_id, day) n
  where c.location_id = n.location_id and c.day = n.day;
+
+-- name: chunk_skus
+-- The skus of the next chunk: about this many keys, whole skus, in order.
+select sku_id from (
+  select sku_id, sum(count(*)) over (order by sku_id) - count(*) as before
+    from (select k.sku_id from feed_key k
+           where k.feed_id = :feed_id and k.sku_id > :after order by k.sku_id limit :keys + 1) n
+   group by sku_id) s
+ where before < :keys order by sku_id;
+
+-- name: rebase_chunk
+-- Resets the keys of a chunk to what the snapshot says, each at once: new rows, changed rows and their movements.
+with r as materialized (
+  select * from rebased(:feed_id, :after, :upto, '{applying}')
+), made as (
+  insert into stock (sku_id, location_id, on_hand, safety_stock, version, baseline_id, is_ambiguous)
+  select r.sku_id, r.location_id, r.becomes, l.safety_stock, (r.becomes <> 0)::int,
+         case when r.scope = 'partial' then r.baseline_id end, r.is_ambiguous
+    from r join location l using (location_id) where r.is_new
+   order by r.sku_id, r.location_id
+), changed as (
+  update stock s
+     set on_hand = r.becomes, version = s.version + (r.becomes <> r.was)::int,
+         baseline_id = case when r.scope = 'partial' then r.baseline_id end,
+         is_pinned = false, is_ambiguous = r.is_ambiguous
+    from r
+   where s.sku_id = r.sku_id and s.location_id = r.location_id and s.sku_id > :after and s.sku_id <= :upto
+     and not r.is_new and (r.becomes <> r.was or r.marked)
+  returning s.sku_id, s.location_id, s.version
+), kept as (
+  insert into movement (sku_id, location_id, version, source_id, message_id, kind, quantity, effect, on_hand,
+                        occurred_at, feed_id, who)
+  select r.sku_id, r.location_id, coalesce(c.version, 1), r.source_id, 'baseline:' || r.baseline_id, 'baseline',
+         r.becomes - r.was, r.becomes - r.was, r.becomes, r.as_of, :feed_id, :who
+    from r left join changed c on c.sku_id = r.sku_id and c.location_id = r.location_id
+   where r.becomes <> r.was
+   order by r.sku_id, r.location_id
+)
+select r.sku_id, count(*)::int as keys, count(*) filter (where r.becomes <> r.was)::int as changed,
+       count(*) filter (where r.becomes < 0)::int as negative,
+       sum(abs(r.becomes::bigint - r.was))::bigint as variance_units
+  from r group by r.sku_id;
+
+-- name: contain_chunk
+-- Movements of the chunk that the snapshot contains are marked so.
+with k as (
+  select k.sku_id, k.location_id, b.*, s.acknowledges
+    from feed_key k
+    join baseline b on b.feed_id = k.feed_id and b.location_id = k.location_id and b.state = 'applying'
+    join source s on s.source_id = b.source_id
+    join stock st on st.sku_id = k.sku_id and st.location_id = k.location_id
+    left join baseline own on own.baseline_id = st.baseline_id and not st.is_pinned
+   where k.feed_id = :feed_id and k.sku_id > :after and k.sku_id <= :upto and not k.untouched
+     and st.sku_id > :after and st.sku_id <= :upto
+     and (own.baseline_id is null or own.as_of < b.as_of or own.baseline_id = b.baseline_id)
+     and (st.counted_at is null or st.counted_at <= b.as_of)
+), added_back as (
+  update deduction d set counted_in = k.baseline_id
+    from k
+   where d.sku_id = k.sku_id and d.location_id = k.location_id and not d.shipped
+     and is_deducted(d, k.order_level, k.window_seconds, k.as_of, k.watermark, k.source_id, k.acknowledges)
+)
+update posting p set contained_in = k.baseline_id
+  from k
+ where p.sku_id = k.sku_id and p.location_id = k.location_id and p.contained_in is null
+   and p.sku_id > :after and p.sku_id <= :upto
+   and is_contained(p.quantity, p.held, p.is_ours, p.source_id, p.sequence, p.occurred_at, p.acked_sequence,
+                    p.acked_at, k.order_level, k.window_seconds, k.as_of, k.watermark, k.source_id, k.acknowledges);
+
+-- name: lift_contained_holds
+-- A hold that lived with a movement which a baseline now contains holds nothing, unless its code is one that the
+-- baseline's source does not know.
+update hold h set lifted_at = clock_timestamp(), lifted_by = 'baseline:' || b.baseline_id
+  from posting p join baseline b on b.baseline_id = p.contained_in
+ where b.feed_id = :feed_id and b.state = 'applying' and p.held > 0
+   and p.sku_id > :after and p.sku_id <= :upto
+   and h.sku_id = p.sku_id and h.location_id = p.location_id and h.version = p.version and h.lifted_at is null
+   and (h.code in ('until_baseline', 'until_released')
+        or h.code in (select hold_code from status_map m where m.source_id = b.source_id))
+returning h.sku_id, h.location_id;
+
+-- name: replace_reported_holds
+-- The hold codes that the source reports become what it reports, less releases that it does not contain.
+with k as materialized (
+  select r.* from rebased_holds(:feed_id, :after, :upto) r
+), lifted as (
+  update hold h set lifted_at = clock_timestamp(), lifted_by = 'baseline:' || k.baseline_id
+    from k where h.hold_id = any(k.hold_ids) and k.becomes <> k.was
+), placed as (
+  insert into hold (sku_id, location_id, code, quantity, source_id, placed_at)
+  select sku_id, location_id, code, becomes, source_id, as_of from k where becomes > 0 and becomes <> was
+)
+select sku_id, location_id from k where becomes <> was;
+
+-- name: move_cursor
+-- The chunk is done.
+update feed set cursor_sku = :upto where feed_id = :feed_id;
