@@ -1,0 +1,216 @@
+"""The door to Redis: projections and wake-ups. It may be emptied, or be gone, at any moment: slower, never wrong.
+
+A projection is written only by who read PostgreSQL in this *epoch*: the epoch is a key that a flush takes with it.
+So nobody writes on an emptied Redis what it remembers from before, and among those of one epoch the version decides.
+
+    seen = await cache.get_atp("web", ["A", "B"])                 # one round trip
+    rows = ...                                                    # what is absent in seen.atp, read from PostgreSQL
+    await cache.put_atp(rows, epoch=seen.epoch, fills=True)
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import msgspec
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
+
+log = structlog.get_logger("oms.cache")
+Answer = TypeVar("Answer")
+
+ATP_SECONDS_MAX = 3600
+"""Maximum age of a projection; then a reader fills it anew."""
+ANSWER_SECONDS_MAX = 2.0
+"""Redis that does not answer within this counts as gone."""
+GONE_SECONDS = 1.0
+"""How long a Redis that was found gone is not asked again."""
+ROWS_PER_CALL = 1_000
+CONNECTIONS_MAX = 64
+
+_EPOCH = "atp:epoch"
+
+_PUT = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local fills, age, written = ARGV[2] == '1', ARGV[3], 0
+for i = 2, #KEYS do
+  local new, old = ARGV[i + 2], redis.call('GET', KEYS[i])
+  local gap = old and tonumber(string.match(new, '^%d+')) - tonumber(string.match(old, '^%d+'))
+  if not old or gap > 0 or (gap == 0 and not fills) then
+    redis.call('SET', KEYS[i], new, 'EX', age)
+    written = written + 1
+  end
+end
+return written
+"""
+
+
+class Atp(msgspec.Struct, frozen=True):
+    """What a channel may sell of a sku, as of a version of its availability; and when it next becomes more."""
+
+    channel: str
+    sku: str
+    atp: int
+    version: int
+    next_on: date | None = None
+    next_quantity: int = 0
+    written_at: datetime | None = None
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What Redis knows, by sku code; what is absent is filled under this epoch. No epoch: Redis is gone."""
+
+    epoch: str | None
+    atp: dict[str, Atp]
+
+
+class Cache:
+    """Redis, or its absence: no call raises because Redis is gone; each says what it gives then."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._redis = _client(url, timeout=ANSWER_SECONDS_MAX)
+        self._waiting = _client(url, timeout=None)
+        self._put = self._redis.register_script(_PUT)
+        self._gone_until = 0.0
+        self._is_gone = False
+
+    @classmethod
+    async def open(cls, url: str) -> "Cache":
+        """Connects; a Redis that is gone is logged and tried again later."""
+        cache = cls(url)
+        await cache.ping()
+        return cache
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._redis.aclose()
+        await self._waiting.aclose()
+
+    async def ping(self) -> bool:
+        """Whether Redis answers."""
+        return await self._ask(self._redis.ping, default=False)
+
+    async def wake(self, name: str) -> None:
+        """Wakes one who waits for this name, or the next who will; many calls are one. Lost where Redis is gone."""
+
+        async def push() -> None:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.lpush(f"wake:{name}", 1)
+            pipe.ltrim(f"wake:{name}", 0, 0)
+            await pipe.execute()
+
+        await self._ask(push, default=None)
+
+    async def wait(self, names: Sequence[str], seconds: float) -> str | None:
+        """The name that was called, earlier names first; None when nobody called, or Redis is gone, for `seconds`."""
+        end = time.monotonic() + seconds
+
+        async def pop() -> str | None:
+            keys = [f"wake:{name}" for name in names]
+            taken = await asyncio.wait_for(self._waiting.brpop(keys, seconds), seconds + ANSWER_SECONDS_MAX)
+            return None if taken is None else taken[0].removeprefix("wake:")
+
+        called = await self._ask(pop, default=None)
+        if called is None and self._is_gone:
+            await asyncio.sleep(max(0.0, min(end - time.monotonic(), GONE_SECONDS)))
+        return called
+
+    async def epoch(self) -> str | None:
+        """The epoch to read PostgreSQL in, before `put_atp`; None where Redis is gone."""
+
+        async def ask() -> str:
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.set(_EPOCH, uuid4().hex, nx=True)
+            pipe.get(_EPOCH)
+            return (await pipe.execute())[1]
+
+        return await self._ask(ask, default=None)
+
+    async def get_atp(self, channel: str, skus: Sequence[str]) -> Seen:
+        """The projections of these sku codes for a channel, in one round trip; empty where Redis is gone."""
+
+        async def ask() -> Seen:
+            found = await self._redis.mget([_EPOCH, *(_key(channel, sku) for sku in skus)])
+            atp = {
+                sku: _decode(channel, sku, text) for sku, text in zip(skus, found[1:], strict=True) if text is not None
+            }
+            return Seen(epoch=found[0], atp=atp)
+
+        seen = await self._ask(ask, default=Seen(epoch=None, atp={}))
+        if seen.epoch is None and not self._is_gone:
+            return Seen(epoch=await self.epoch(), atp={})
+        return seen
+
+    async def put_atp(self, rows: Sequence[Atp], *, epoch: str | None, fills: bool = False) -> int | None:
+        """Writes projections that were read in this epoch; gives how many, None where nothing could be.
+
+        An older version never overwrites a newer one; the same version does (a channel's rule changed), but not
+        from a reader who `fills`.
+        """
+        if epoch is None:
+            return None
+        if not rows:
+            return 0
+        written_at = int(time.time())
+
+        async def put() -> int | None:
+            pipe = self._redis.pipeline(transaction=False)
+            for start in range(0, len(rows), ROWS_PER_CALL):
+                part = rows[start : start + ROWS_PER_CALL]
+                await self._put(
+                    keys=[_EPOCH, *(_key(row.channel, row.sku) for row in part)],
+                    args=[epoch, int(fills), ATP_SECONDS_MAX, *(_encode(row, written_at) for row in part)],
+                    client=pipe,
+                )
+            counts = await pipe.execute()
+            return None if -1 in counts else sum(counts)
+
+        return await self._ask(put, default=None)
+
+    async def _ask(self, call: Callable[[], Awaitable[Answer]], *, default: Answer) -> Answer:
+        if self._is_gone and time.monotonic() < self._gone_until:
+            return default
+        try:
+            answer = await call()
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self._is_gone:
+                log.warning("Redis is gone: working without it, slower", url=_shown(self.url), error=str(error))
+            self._is_gone, self._gone_until = True, time.monotonic() + GONE_SECONDS
+            return default
+        if self._is_gone:
+            log.info("Redis is back", url=_shown(self.url))
+            self._is_gone = False
+        return answer
+
+
+def _client(url: str, *, timeout: float | None) -> Any:
+    pool = BlockingConnectionPool.from_url(
+        url, decode_responses=True, max_connections=CONNECTIONS_MAX, socket_timeout=timeout,
+        timeout=ANSWER_SECONDS_MAX, socket_connect_timeout=ANSWER_SECONDS_MAX,
+    )  # fmt: skip
+    return Redis.from_pool(pool)
+
+
+def _shown(url: str) -> str:
+    return url.rsplit("@", 1)[-1]
+
+
+def _key(channel: str, sku: str) -> str:
+    return f"atp:{len(channel)}:{channel}:{sku}"
+
+
+def _encode(row: Atp, written_at: int) -> str:
+    return f"{row.version} {row.atp} {written_at} {row.next_on or '-'} {row.next_quantity}"
+
+
+def _decode(channel: str, sku: str, text: str) -> Atp:
+    version, atp, written_at, next_on, next_quantity = text.split(" ")
+    return Atp(
+        channel, sku, int(atp), int(version), None if next_on == "-" else date.fromisoformat(next_on),
+        int(next_quantity), datetime.fromtimestamp(int(written_at), UTC),
+    )  # fmt: skip
