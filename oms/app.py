@@ -1,0 +1,189 @@
+"""The service: doors collected, keys checked before anything is read, refusals told as problem+json."""
+
+import importlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar, Request, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
+from litestar.middleware import DefineMiddleware
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from oms import access, errors
+from oms.access import Actor
+from oms.api import PUBLIC, idempotency, problems
+from oms.api.explorer import Explorer
+from oms.api.metrics import Measured, Measures
+from oms.cache import Cache
+from oms.db import Database
+from oms.settings import Settings
+
+DOORS = ("atp", "reservations", "orders", "fulfillments", "feeds", "runs", "exceptions", "network", "pushes", "health")
+
+BODY_BYTES_MAX = 2_000_000
+"""The largest body where a handler states no other limit; a larger one is answered 413."""
+
+
+class RouteWithoutRoles(Exception):
+    """A handler does not say who may call it: the service refuses to be built."""
+
+
+def clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
+
+
+def collect() -> list[Any]:
+    """The handlers of all doors."""
+    handlers: list[Any] = [*problems.routes]
+    for name in DOORS:
+        if (Path(__file__).parent / "api" / f"{name}.py").exists():
+            handlers += importlib.import_module(f"oms.api.{name}").routes
+    return handlers
+
+
+def check_roles(handlers: Sequence[Any]) -> None:
+    """Raises RouteWithoutRoles unless each handler names roles that exist."""
+    known = {*access.ROLES, *PUBLIC}
+    for handler in handlers:
+        roles = handler.opt.get("roles") if isinstance(handler, BaseRouteHandler) else None
+        if not isinstance(roles, frozenset) or not roles or not roles <= known:
+            raise RouteWithoutRoles(
+                f"{handler} must state opt={{'roles': frozenset({{…}})}} of {', '.join(sorted(known))}"
+            )
+
+
+class Gate:
+    """Who calls, and may they: asked before the body is read. Then the Idempotency-Key, where one is given."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self.app, self.state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes what is allowed; raises Unauthenticated or NotAllowed."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        handler = scope["route_handler"]
+        roles = handler.opt.get("roles", frozenset())
+        if roles == PUBLIC:
+            await self.app(scope, receive, send)
+            return
+        db: Database = self.state.db
+        actor = await access.find(db, bearer_of(scope))
+        if actor is None:
+            raise errors.Unauthenticated("send a live key as `Authorization: Bearer cp_…`")
+        if actor.role not in roles:
+            raise errors.NotAllowed(f"a key of role {actor.role} may not do this")
+        scope["state"]["actor"] = actor
+        key = None
+        if scope["method"] == "POST" and handler.opt.get("idempotency") != "own":
+            key = idempotency.key_of(scope)
+        if key is None:
+            await self.app(scope, receive, send)
+            return
+        assert actor.key_id is not None
+        await idempotency.once(
+            db=db, key_id=actor.key_id, key=key, app=self.app, scope=scope, receive=receive, send=send
+        )
+
+
+def bearer_of(scope: Scope) -> str:
+    """The key in the Authorization header, or an empty text."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _, key = value.decode("latin-1").partition(" ")
+            return key.strip() if kind.lower() == "bearer" else ""
+    return ""
+
+
+def give_actor(request: Request[Any, Any, Any]) -> Actor:
+    """Who calls."""
+    actor: Actor = request.scope["state"]["actor"]
+    return actor
+
+
+def give_db(state: State) -> Database:
+    """The database."""
+    db: Database = state.db
+    return db
+
+
+def give_cache(state: State) -> Cache:
+    """Redis."""
+    cache: Cache = state.cache
+    return cache
+
+
+def give_settings(state: State) -> Settings:
+    """The settings."""
+    settings: Settings = state.settings
+    return settings
+
+
+def give_now(state: State) -> datetime:
+    """The moment of the request."""
+    now: datetime = state.clock()
+    return now
+
+
+def create_app(
+    *,
+    settings: Settings,
+    db: Database | None = None,
+    cache: Cache | None = None,
+    clock: Callable[[], datetime] = clock,
+) -> Litestar:
+    """The service. Where `db` and `cache` are not given, it opens those of the settings and closes them at its end."""
+    handlers = collect()
+    check_roles(handlers)
+    measures = Measures()
+    state = State({"settings": settings, "db": db, "cache": cache, "clock": clock, "measures": measures})
+
+    @asynccontextmanager
+    async def opened(app: Litestar) -> AsyncIterator[None]:
+        own_db = await Database.open(settings.database_url) if db is None else None
+        own_cache = await Cache.open(settings.redis_url) if cache is None else None
+        app.state.db, app.state.cache = own_db or db, own_cache or cache
+        try:
+            yield
+        finally:
+            if own_cache is not None:
+                await own_cache.close()
+            if own_db is not None:
+                await own_db.close()
+
+    app = Litestar(
+        handlers,
+        state=state,
+        lifespan=[opened],
+        middleware=[DefineMiddleware(Measured, measures=measures), DefineMiddleware(Gate, state=state)],
+        dependencies={
+            "db": Provide(give_db, sync_to_thread=False),
+            "cache": Provide(give_cache, sync_to_thread=False),
+            "settings": Provide(give_settings, sync_to_thread=False),
+            "now": Provide(give_now, sync_to_thread=False),
+            "actor": Provide(give_actor, sync_to_thread=False),
+        },
+        exception_handlers=problems.HANDLERS,
+        request_max_body_size=BODY_BYTES_MAX,
+        openapi_config=OpenAPIConfig(
+            title="Commonpool", version="1", path="/docs",
+            description="Availability, reservations, orders, fulfillments and feeds. Errors are application/problem+json.",
+            render_plugins=[Explorer(path="/"), JsonRenderPlugin(path="/openapi.json")],
+            openapi_router=Router("/docs", route_handlers=[], opt={"roles": PUBLIC}),
+            components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+            security=[{"key": []}],
+        ),
+        logging_config=None,
+        debug=False,
+    )  # fmt: skip
+    return app
