@@ -149,7 +149,9 @@ class Sql:
 def _maker(row: Any) -> Callable[[asyncpg.Record], Any]:
     if isinstance(row, type) and issubclass(row, msgspec.Struct):
         return lambda record: row(*record)
-    assert row in (int, str, bool, float, bytes, dict, list, Any) or isinstance(row, type | types.GenericAlias)
+    if row is tuple:
+        return tuple
+    assert isinstance(row, type | types.GenericAlias) or row is Any
     return lambda record: record[0]
 
 

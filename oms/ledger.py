@@ -6,6 +6,7 @@ Whoever changes a sku's stock or reservations first takes its availability row (
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from typing import Protocol
 
 import msgspec
 
@@ -147,6 +148,83 @@ class Segment(msgspec.Struct, frozen=True):
     segment: int
 
 
+class Rebased(msgspec.Struct, frozen=True):
+    """What a chunk of a baseline did to a sku."""
+
+    sku_id: int
+    keys: int
+    changed: int
+    negative: int
+    variance_units: int
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A sku at a location."""
+
+    sku_id: int
+    location_id: int
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What taking a baseline back does to a sku at its location."""
+
+    sku_id: int
+    effect: int
+
+
+class InForce(msgspec.Struct, frozen=True):
+    """The snapshot in force for a message's key, and whether it contains the message."""
+
+    k: int
+    baseline_id: int | None
+    as_of: datetime | None
+    is_in: bool
+    counted_at: datetime | None
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """A count in the ledger."""
+
+    sku_id: int
+    location_id: int
+    version: int
+    source_id: int
+    sequence: int | None
+    occurred_at: datetime
+
+
+class Late(msgspec.Struct, frozen=True):
+    """What a late acknowledgement changes in what the snapshot in force was taken to contain."""
+
+    sku_id: int
+    location_id: int
+    baseline_id: int
+    feed_id: int
+    source_id: int
+    as_of: datetime
+    counted_at: datetime | None
+    effect: int
+
+
+class Placed(Protocol):
+    """A message in our words, as far as the ledger must know it."""
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def sku_id(self) -> int: ...
+    @property
+    def location_id(self) -> int: ...
+    @property
+    def quantity(self) -> int: ...
+    @property
+    def held(self) -> int: ...
+    @property
+    def sequence(self) -> int | None: ...
+    @property
+    def occurred_at(self) -> datetime: ...
+
+
 class _LayoutRow(msgspec.Struct, frozen=True):
     layout_id: int
     pools: list[int]
@@ -161,6 +239,27 @@ ensure_stock = sql.run("ensure_stock")
 lock_stock = sql.rows("lock_stock", Stock)
 allocate_stock = sql.run("allocate_stock")
 write_movements = sql.rows("write_movements", Written)
+chunk_skus = sql.rows("chunk_skus", int)
+rebase_chunk = sql.rows("rebase_chunk", Rebased)
+contain_chunk = sql.run("contain_chunk")
+lift_contained_holds = sql.rows("lift_contained_holds", Key)
+replace_reported_holds = sql.rows("replace_reported_holds", Key)
+move_cursor = sql.run("move_cursor")
+revert_effects = sql.rows("revert_effects", Effect)
+uncontain = sql.run("uncontain")
+uncount_deductions = sql.run("uncount_deductions")
+restore_holds = sql.rows("restore_holds", Key)
+put_back = sql.run("put_back")
+in_force_rows = sql.rows("keys_in_force", InForce)
+counts_of = sql.rows("counts_of", Counted)
+moved_after_rows = sql.rows("moved_after", tuple)
+correct_count = sql.run("correct_count")
+acknowledge = sql.rows("acknowledge", tuple)
+deduct = sql.rows("deduct", tuple)
+undo_deductions = sql.rows("undo_deductions", tuple)
+late_acknowledgements = sql.rows("late_acknowledgements", Late)
+hold_of_message = sql.rows("hold_of_message", Hold)
+baseline_moment = sql.one("baseline_moment", datetime)
 open_holds = sql.rows("open_holds", Hold)
 lift_holds = sql.run("lift_holds")
 place_holds = sql.run("place_holds")
@@ -206,11 +305,12 @@ async def write(
     allocations: Sequence[Allocation] = (),
     resum: Iterable[int] = (),
     capped: Collection[int] = (),
+    taken_anew: bool = False,
 ) -> dict[int, Availability]:
     """Writes reservations and allocations, each availability row once, and tells the projector.
 
     `locked` is what `lock` gave; `resum` are skus whose stock rows changed besides `allocations`;
-    `capped` are the channels whose taken units are counted.
+    `capped` are the channels whose taken units are counted; a baseline counts them anew.
     """
     changes: dict[int, list[int]] = {}
     taken: dict[int, dict[str, int]] = {}
@@ -230,14 +330,14 @@ async def write(
             quantities=[a.quantity for a in allocations],
         )  # fmt: skip
     summed = {a.sku_id for a in allocations} | set(resum)
-    skus = sorted(summed | changes.keys())
+    skus = sorted(summed | changes.keys() | ({s for s, row in locked.items() if row.taken} if taken_anew else set()))
     if not skus:
         return {}
     assert set(skus) <= locked.keys(), "a sku is written whose row was not taken"
     rows = await write_availability(
         tx, skus=skus, resum=sorted(summed),
         reserved=["{" + ",".join(map(str, changes[s])) + "}" if s in changes else None for s in skus],
-        taken=[taken.get(s) for s in skus],
+        taken=[{} if taken_anew and locked[s].taken else taken.get(s) for s in skus],
     )  # fmt: skip
     return {row.sku_id: row for row in rows}
 
@@ -276,6 +376,27 @@ async def move(tx: Connection, moves: Sequence[Move], *, feed_id: int | None, wh
     return written
 
 
+async def rebase(tx: Connection, *, feed_id: int, after: int, keys: int, who: str) -> tuple[int, list[Rebased]]:
+    """Applies the next chunk of a baseline feed: about `keys` keys, whole skus, each key at once.
+
+    Gives the last sku of the chunk and what happened to each sku; (after, []) when there is none left.
+    """
+    skus = await chunk_skus(tx, feed_id=feed_id, after=after, keys=keys)
+    if not skus:
+        return after, []
+    upto = skus[-1]
+    locked = await lock(tx, skus)
+    done = await rebase_chunk(tx, feed_id=feed_id, after=after, upto=upto, who=who)
+    await contain_chunk(tx, feed_id=feed_id, after=after, upto=upto)
+    held = await lift_contained_holds(tx, feed_id=feed_id, after=after, upto=upto)
+    held += await replace_reported_holds(tx, feed_id=feed_id, after=after, upto=upto)
+    await refold_held(tx, {(k.sku_id, k.location_id) for k in held})
+    changed = {d.sku_id for d in done if d.changed} | {k.sku_id for k in held}
+    await write(tx, locked, resum=changed, taken_anew=True)
+    await move_cursor(tx, feed_id=feed_id, upto=upto)
+    return upto, done
+
+
 async def refold_held(tx: Connection, keys: Collection[tuple[int, int]]) -> None:
     """Sums the held units of these keys anew."""
     if keys:
@@ -306,3 +427,101 @@ async def work(tx: Connection, works: Sequence[Work]) -> None:
             tx, locations=[w.location_id for w in works], days=[w.day for w in works],
             orders=[w.orders for w in works], items=[w.items for w in works], cents=[w.cents for w in works],
         )  # fmt: skip
+
+
+async def keys_in_force(tx: Connection, source_id: int, facts: Sequence[Placed]) -> dict[int, InForce]:
+    """For each message of a source: the snapshot in force of its key, and whether that contains it."""
+    rows = await in_force_rows(
+        tx, source_id=source_id, ks=[f.k for f in facts], skus=[f.sku_id for f in facts],
+        locations=[f.location_id for f in facts], quantities=[f.quantity for f in facts], held=[f.held for f in facts],
+        sequences=[f.sequence for f in facts], occurred=[f.occurred_at for f in facts],
+    )  # fmt: skip
+    return {row.k: row for row in rows}
+
+
+async def moved_after(tx: Connection, source_id: int, counts: Sequence[Placed]) -> dict[int, int]:
+    """For each count: the units that later movements have changed already, which it cannot see."""
+    if not counts:
+        return {}
+    return dict(
+        await moved_after_rows(
+            tx, source_id=source_id, ks=[c.k for c in counts], skus=[c.sku_id for c in counts],
+            locations=[c.location_id for c in counts], sequences=[c.sequence for c in counts],
+            occurred=[c.occurred_at for c in counts],
+        )
+    )  # fmt: skip
+
+
+async def holds_to_lift(
+    tx: Connection, source_id: int, *, key: tuple[int, int], code: str | None, reference: str | None
+) -> list[Hold]:
+    """The holds that a release means: those of the movement that it names, else those of its code, oldest first."""
+    if reference is not None:
+        named = await hold_of_message(tx, source_id=source_id, message_id=reference)
+        if named:
+            return [hold for hold in named if (hold.sku_id, hold.location_id) == key]
+    standing = await open_holds(tx, skus=[key[0]], locations=[key[1]])
+    return [hold for hold in standing if code is None or hold.code == code]
+
+
+async def revert(
+    tx: Connection, *, baseline_id: int, location_id: int, feed_id: int, who: str, why: str
+) -> dict[str, int]:
+    """Takes a location's baseline back: its changes undone, what it absorbed counted again; {keys, units}."""
+    effects = await revert_effects(tx, baseline_id=baseline_id)
+    locked = await lock(tx, [e.sku_id for e in effects])
+    effects = await revert_effects(tx, baseline_id=baseline_id)
+    await stock(tx, [(e.sku_id, location_id) for e in effects])
+    moment = await baseline_moment(tx, baseline_id=baseline_id)
+    moves = [
+        Move(
+            sku_id=e.sku_id, location_id=location_id, source_id=HOUSE, message_id=f"revert:{baseline_id}",
+            kind="baseline", quantity=e.effect, effect=e.effect, occurred_at=moment, reason=why,
+        )
+        for e in effects if e.effect
+    ]  # fmt: skip
+    await move(tx, moves, feed_id=feed_id, who=who)
+    await uncontain(tx, baseline_id=baseline_id)
+    await uncount_deductions(tx, baseline_id=baseline_id)
+    held = await restore_holds(tx, baseline_id=baseline_id, location_id=location_id)
+    await refold_held(tx, {(k.sku_id, k.location_id) for k in held})
+    await put_back(tx, baseline_id=baseline_id)
+    await write(tx, locked, resum=locked.keys())
+    return {"keys": len(moves), "units": sum(abs(m.effect) for m in moves)}
+
+
+async def correct_late(tx: Connection, keys: Collection[tuple[int, int]], *, who: str) -> set[int]:
+    """Corrects keys whose snapshot turns out to contain (or not) what begins with us; gives the skus that changed.
+
+    A count that is newer than the snapshot stands: then only its variance is corrected.
+    """
+    if not keys:
+        return set()
+    late = await late_acknowledgements(tx, skus=[k[0] for k in keys], locations=[k[1] for k in keys])
+    late = [row for row in late if row.effect]
+    counted = [row for row in late if row.counted_at is not None and row.counted_at > row.as_of]
+    counts = {
+        (c.sku_id, c.location_id): c
+        for c in reversed(
+            await counts_of(tx, skus=[r.sku_id for r in counted], locations=[r.location_id for r in counted])
+        )
+        if any((c.sku_id, c.location_id) == (r.sku_id, r.location_id) and c.occurred_at > r.as_of for r in counted)
+    }
+    if counted:
+        rows = [(row, counts[row.sku_id, row.location_id]) for row in counted]
+        await correct_count(
+            tx, skus=[r.sku_id for r, _ in rows], locations=[r.location_id for r, _ in rows],
+            versions=[c.version for _, c in rows], quantities=[r.effect for r, _ in rows],
+        )  # fmt: skip
+    moves: dict[int, list[Move]] = {}
+    for row in late:
+        if row not in counted:
+            moves.setdefault(row.feed_id, []).append(
+                Move(
+                    sku_id=row.sku_id, location_id=row.location_id, source_id=row.source_id, kind="baseline",
+                    message_id=f"late:{row.baseline_id}", quantity=row.effect, effect=row.effect, occurred_at=row.as_of,
+                )
+            )  # fmt: skip
+    for feed_id, of_feed in moves.items():
+        await move(tx, of_feed, feed_id=feed_id, who=who)
+    return {m.sku_id for of_feed in moves.values() for m in of_feed}

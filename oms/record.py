@@ -1,5 +1,6 @@
 """History and exceptions, written inside the caller's transaction."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -55,6 +56,8 @@ class PastStep(msgspec.Struct, frozen=True):
 write_history = sql.run("write_history")
 open_exceptions = sql.rows("open_exceptions", Opened)
 resolve_exceptions = sql.rows("resolve_exceptions", UUID)
+end_approvals = sql.run("end_approvals")
+agree = sql.one("agree", bool)
 history_of = sql.rows("history_of", PastStep)
 
 
@@ -86,3 +89,10 @@ async def settle_exceptions(tx: Connection, *, who: str, resolution: str, of: Se
     return await resolve_exceptions(
         tx, who=who, resolution=resolution, kinds=[kind for kind, _ in of], subjects=[subject for _, subject in of]
     )
+
+
+async def two_people_agree(tx: Connection, *, act: str, subject: str, payload: Any, who: str, hours: int = 24) -> bool:
+    """True when `who` is the second person to say yes to exactly this act; a first yes is kept for `hours`."""
+    digest = hashlib.sha256(msgspec.json.encode(payload, order="sorted")).digest()
+    await end_approvals(tx, act=act, subject=subject, payload_hash=digest)
+    return await agree(tx, act=act, subject=subject, payload_hash=digest, who=who, hours=hours)

@@ -389,8 +389,10 @@ create function rebased_holds(id bigint, after_sku int, upto_sku int) returns ta
     select k.sku_id, k.location_id, k.held, p.baseline_id, p.source_id, p.as_of
       from feed_key k join part p using (location_id)
       join stock st on st.sku_id = k.sku_id and st.location_id = k.location_id
+      left join baseline own on own.baseline_id = st.baseline_id and not st.is_pinned
      where k.feed_id = id and k.sku_id > after_sku and k.sku_id <= upto_sku and not k.untouched
        and st.sku_id > after_sku and st.sku_id <= upto_sku
+       and (own.baseline_id is null or own.as_of < p.as_of or own.baseline_id = p.baseline_id)
        and (st.counted_at is null or st.counted_at <= p.as_of)
        and (k.held is not null or st.held > 0)
   ), said as (
@@ -417,4 +419,66 @@ create function rebased_holds(id bigint, after_sku int, upto_sku int) returns ta
     left join said s using (sku_id, location_id, code)
     left join standing st using (sku_id, location_id, code)
     left join released r using (sku_id, location_id, code)
+$$;
+
+create function analyze_feed(id bigint) returns void language plpgsql as $$
+begin
+  execute format('analyze feed_row_%s', id);
+end $$;
+create function index_feed(id bigint) returns void language plpgsql as $$
+begin
+  execute format('create index on feed_key_%s (sku_id, location_id)', id);
+  execute format('analyze feed_key_%s', id);
+end $$;
+
+-- Rows of a feed as our words: sku, location, units in each, what the status means; or the reason why not.
+create function read_rows(id bigint, from_source int) returns table (
+  line bigint, sku_id int, location_id int, units int, means text, hold_code text,
+  field text, reason text, value text, sku text, location text, status text, bin text, lot text
+) language sql stable as $$
+  with skus as (
+    select a.code, a.sku_id from sku_alias a where a.source_id = from_source
+    union all
+    select s.code, s.sku_id from sku s
+     where not exists (select from sku_alias a where a.source_id = from_source and a.code = s.code)
+  ), locations as (
+    select a.code, a.location_id from location_alias a where a.source_id = from_source
+    union all
+    select l.code, l.location_id from location l
+     where not exists (select from location_alias a where a.source_id = from_source and a.code = l.code)
+  ), read as (
+    select r.*, k.sku_id, g.location_id,
+           case when pg_input_is_valid(r.quantity, 'integer') then r.quantity::int end as quantity_int,
+           case when r.uom is null or r.uom in ('each', 'EA', 'ea') then 1 else u.quantity end as per,
+           coalesce(ms.means, mb.means, case when r.status is null then 'on_hand' end) as means,
+           coalesce(ms.hold_code, mb.hold_code) as hold_code
+      from feed_row r
+      left join skus k on k.code = r.sku
+      left join locations g on g.code = r.location
+      left join unit u on u.sku_id = k.sku_id and u.uom = r.uom
+      left join status_map ms on ms.source_id = from_source and ms.field = 'status' and ms.value = r.status
+      left join status_map mb on mb.source_id = from_source and mb.field = 'bin' and mb.value = r.bin
+     where r.feed_id = id
+  )
+  select r.line, r.sku_id, r.location_id,
+         case when r.quantity_int between 0 and 1000000000 / greatest(r.per, 1) then r.quantity_int * r.per else 0 end,
+         r.means, r.hold_code, p.field, p.reason,
+         case p.field when 'quantity' then r.quantity when 'sku' then r.sku when 'location' then r.location
+                      when 'uom' then r.uom when 'status' then r.status end,
+         r.sku, r.location, r.status, r.bin, r.lot
+    from read r
+    cross join lateral (
+      select case when r.sku_id is null then 'sku' when r.location_id is null then 'location'
+                  when r.quantity_int is null or r.quantity_int not between 0 and 1000000000 then 'quantity'
+                  when r.per is null then 'uom'
+                  when r.quantity_int > 1000000000 / greatest(r.per, 1) then 'quantity'
+                  when r.means is null then 'status' end as field,
+             case when r.sku_id is null then 'unknown sku: load it or an alias of this source'
+                  when r.location_id is null then 'unknown location: load it or an alias of this source'
+                  when r.quantity_int is null then 'not a whole number from 0 to 1,000,000,000'
+                  when r.quantity_int < 0 then 'negative: a snapshot cannot hold less than nothing; its key shows 0'
+                  when r.quantity_int > 1000000000 / greatest(coalesce(r.per, 1), 1) then 'more than 1,000,000,000 units'
+                  when r.per is null then 'unknown unit: load it as a unit of this sku'
+                  when r.means is null then 'unknown status: map it in the source''s status_map' end as reason
+    ) p
 $$;

@@ -221,7 +221,8 @@ select r.sku_id, count(*)::int as keys, count(*) filter (where r.becomes <> r.wa
 -- name: contain_chunk
 -- Movements of the chunk that the snapshot contains are marked so.
 with k as (
-  select k.sku_id, k.location_id, b.*, s.acknowledges
+  select k.sku_id, k.location_id, b.baseline_id, b.order_level, b.window_seconds, b.as_of, b.watermark, b.source_id,
+         s.acknowledges
     from feed_key k
     join baseline b on b.feed_id = k.feed_id and b.location_id = k.location_id and b.state = 'applying'
     join source s on s.source_id = b.source_id
@@ -272,3 +273,198 @@ select sku_id, location_id from k where becomes <> was;
 -- name: move_cursor
 -- The chunk is done.
 update feed set cursor_sku = :upto where feed_id = :feed_id;
+
+-- name: revert_effects
+-- What taking a baseline back does to each of its keys: its own change undone, and what it absorbed counted again
+-- unless the snapshot before it contains that too.
+with b as (
+  select b.*, p.baseline_id as before_id, p.order_level as p_level, p.window_seconds as p_window, p.as_of as p_as_of,
+         p.watermark as p_watermark, p.source_id as p_source, s.acknowledges as p_acknowledges
+    from baseline b left join baseline p on p.baseline_id = b.previous_id
+    left join source s on s.source_id = p.source_id
+   where b.baseline_id = :baseline_id
+), undone as (
+  select m.sku_id, -sum(m.effect)::int as effect
+    from movement m, b
+   where m.feed_id = b.feed_id and m.location_id = b.location_id and m.kind = 'baseline'
+     and m.message_id in ('baseline:' || b.baseline_id, 'late:' || b.baseline_id)
+   group by m.sku_id
+), absorbed as (
+  select p.sku_id, sum(p.quantity)::int as effect
+    from posting p join movement m using (sku_id, location_id, version), b
+   where p.contained_in = b.baseline_id and m.absorbed_by = 'baseline:' || b.baseline_id
+     and not coalesce(is_contained(p.quantity, p.held, p.is_ours, p.source_id, p.sequence, p.occurred_at,
+                                   p.acked_sequence, p.acked_at, b.p_level, b.p_window, b.p_as_of, b.p_watermark,
+                                   b.p_source, b.p_acknowledges), false)
+   group by p.sku_id
+)
+select sku_id, sum(effect)::int as effect
+  from (select * from undone union all select * from absorbed
+        union all select s.sku_id, 0 from stock s where s.baseline_id = :baseline_id
+        union all select p.sku_id, 0 from posting p where p.contained_in = :baseline_id) e
+ group by sku_id order by sku_id;
+
+-- name: uncontain
+-- The movements of a reverted baseline count as the snapshot before it says.
+update posting p set contained_in = case when is_contained(
+         p.quantity, p.held, p.is_ours, p.source_id, p.sequence, p.occurred_at, p.acked_sequence, p.acked_at,
+         f.order_level, f.window_seconds, f.as_of, f.watermark, f.source_id, s.acknowledges)
+       and m.absorbed_by is not null then f.baseline_id end
+  from baseline b
+  left join baseline f on f.baseline_id = b.previous_id
+  left join source s on s.source_id = f.source_id
+  cross join movement m
+ where b.baseline_id = :baseline_id and p.contained_in = b.baseline_id
+   and m.sku_id = p.sku_id and m.location_id = p.location_id and m.version = p.version;
+
+-- name: uncount_deductions
+-- Deductions that a reverted baseline added back are no longer added.
+update deduction set counted_in = null where counted_in = :baseline_id;
+
+-- name: restore_holds
+-- Holds that a reverted baseline lifted are in force again; those that it placed end.
+with back as (
+  update hold set lifted_at = null, lifted_by = null
+   where lifted_by = 'baseline:' || :baseline_id::bigint and location_id = :location_id
+  returning sku_id, location_id
+), ended as (
+  update hold h set lifted_at = clock_timestamp(), lifted_by = 'revert:' || :baseline_id::bigint
+    from baseline b
+   where b.baseline_id = :baseline_id and h.location_id = b.location_id and h.version is null
+     and h.source_id = b.source_id and h.placed_at = b.as_of and h.lifted_at is null
+  returning h.sku_id, h.location_id
+)
+select sku_id, location_id from back union select sku_id, location_id from ended;
+
+-- name: put_back
+-- The snapshot before it is in force.
+with undone as (
+  update baseline set state = 'reverted' where baseline_id = :baseline_id returning previous_id, location_id, scope
+), own as (
+  update stock set baseline_id = null where baseline_id = :baseline_id
+)
+update location l set baseline_id = u.previous_id from undone u
+ where l.location_id = u.location_id and u.scope = 'full';
+
+-- name: keys_in_force
+-- For each message: the snapshot in force of its key, whether that contains it, and the counts that came after it.
+select n.k::int, f.baseline_id, f.as_of,
+       coalesce(is_contained(n.quantity, n.held, false, :source_id, n.sequence, n.occurred_at, null, null,
+                             f.order_level, f.window_seconds, f.as_of, f.watermark, f.source_id, s.acknowledges),
+                false) as is_in,
+       st.counted_at
+  from unnest(:ks::int[], :skus::int[], :locations::int[], :quantities::int[], :held::int[], :sequences::bigint[],
+              :occurred::timestamptz[]) as n(k, sku_id, location_id, quantity, held, sequence, occurred_at)
+  left join stock st on st.sku_id = n.sku_id and st.location_id = n.location_id
+  left join baseline f on f.baseline_id = in_force(n.sku_id, n.location_id)
+  left join source s on s.source_id = f.source_id;
+
+-- name: counts_of
+-- The counts of these keys, oldest first.
+select p.sku_id, p.location_id, p.version, p.source_id, p.sequence, p.occurred_at
+  from posting p
+  join unnest(:skus::int[], :locations::int[]) as n(sku_id, location_id) using (sku_id, location_id)
+  join movement m using (sku_id, location_id, version)
+ where p.kind = 'count' and m.absorbed_by is null
+ order by p.occurred_at, p.version;
+
+-- name: moved_after
+-- Units that movements after a count have changed already, per key: the count does not see them.
+select n.k::int, coalesce(sum(m.effect) filter (where m.kind <> 'baseline'), 0)::int as units
+  from unnest(:ks::int[], :skus::int[], :locations::int[], :sequences::bigint[], :occurred::timestamptz[])
+       as n(k, sku_id, location_id, sequence, occurred_at)
+  left join posting p on p.sku_id = n.sku_id and p.location_id = n.location_id and p.kind <> 'count'
+   and case when p.source_id = :source_id and p.sequence is not null and n.sequence is not null
+            then p.sequence > n.sequence else p.occurred_at > n.occurred_at end
+  left join movement m on m.sku_id = p.sku_id and m.location_id = p.location_id and m.version = p.version
+ group by n.k;
+
+-- name: correct_count
+-- A movement from before a count came after it: the count's variance is that much smaller.
+update posting p set quantity = p.quantity - n.quantity
+  from (select sku_id, location_id, version, sum(quantity)::int as quantity
+          from unnest(:skus::int[], :locations::int[], :versions::bigint[], :quantities::int[])
+               as n(sku_id, location_id, version, quantity)
+         group by sku_id, location_id, version) n
+ where p.sku_id = n.sku_id and p.location_id = n.location_id and p.version = n.version;
+
+-- name: acknowledge
+-- A source says that it has posted these of our movements, at its moment and sequence; the first word stands.
+update posting p
+   set acked_sequence = coalesce(p.acked_sequence, n.sequence), acked_at = coalesce(p.acked_at, n.at)
+  from unnest(:messages::text[], :sequences::bigint[], :at::timestamptz[]) as n(message_id, sequence, at)
+  join movement m on m.source_id = 1 and m.message_id = n.message_id
+ where p.sku_id = m.sku_id and p.location_id = m.location_id and p.version = m.version
+returning n.message_id, p.sku_id, p.location_id, p.version;
+
+-- name: deduct
+-- A source says that it has deducted these fulfillment lines at its step.
+insert into deduction (reference, source_id, sku_id, location_id, quantity, acked_sequence, acked_at)
+select l.reference, :source_id, l.sku_id, f.location_id, l.quantity + l.rejected, n.sequence, n.at
+  from unnest(:messages::text[], :sequences::bigint[], :at::timestamptz[]) as n(reference, sequence, at)
+  join fulfillment_line l on l.reference = n.reference and l.quantity + l.rejected > 0
+  join fulfillment f using (fulfillment_id)
+ where f.state not in ('shipped', 'handed_over')
+on conflict (reference) do update
+  set acked_sequence = coalesce(deduction.acked_sequence, excluded.acked_sequence),
+      acked_at = coalesce(deduction.acked_at, excluded.acked_at)
+returning reference, sku_id, location_id;
+
+-- name: undo_deductions
+-- A source says that it has given these fulfillment lines back.
+update deduction d
+   set undone_sequence = coalesce(d.undone_sequence, n.sequence), undone_at = coalesce(d.undone_at, n.at)
+  from unnest(:messages::text[], :sequences::bigint[], :at::timestamptz[]) as n(reference, sequence, at)
+ where d.reference = n.reference
+returning d.reference, d.sku_id, d.location_id;
+
+-- name: late_acknowledgements
+-- What the snapshot in force turns out to contain of ours (it was applied again over it), and deductions that turn out
+-- to be in it (or not): the difference to what was believed, per key.
+with keys as (
+  select * from unnest(:skus::int[], :locations::int[]) as k(sku_id, location_id)
+), force as (
+  select k.*, b.baseline_id, b.feed_id, b.order_level, b.window_seconds, b.as_of, b.watermark, b.source_id,
+         s.acknowledges, st.counted_at
+    from keys k
+    join baseline b on b.baseline_id = in_force(k.sku_id, k.location_id)
+    join source s on s.source_id = b.source_id
+    join stock st on st.sku_id = k.sku_id and st.location_id = k.location_id
+), shipped as (
+  select f.*, p.version, -p.quantity as effect
+    from force f
+    join posting p on p.sku_id = f.sku_id and p.location_id = f.location_id and p.contained_in is null and p.is_ours
+   where is_contained(p.quantity, p.held, p.is_ours, p.source_id, p.sequence, p.occurred_at, p.acked_sequence,
+                      p.acked_at, f.order_level, f.window_seconds, f.as_of, f.watermark, f.source_id, f.acknowledges)
+), marked as (
+  update posting p set contained_in = s.baseline_id
+    from shipped s where p.sku_id = s.sku_id and p.location_id = s.location_id and p.version = s.version
+), held as (
+  select f.*, d.reference, d.quantity,
+         is_deducted(d, f.order_level, f.window_seconds, f.as_of, f.watermark, f.source_id, f.acknowledges) as is_in,
+         d.counted_in is not distinct from f.baseline_id as was_in
+    from force f
+    join deduction d on d.sku_id = f.sku_id and d.location_id = f.location_id and not d.shipped
+), counted as (
+  update deduction d set counted_in = case when h.is_in then h.baseline_id end
+    from held h where d.reference = h.reference and h.is_in <> h.was_in
+), both_kinds as (
+  select sku_id, location_id, baseline_id, feed_id, source_id, as_of, counted_at, effect from shipped
+  union all
+  select sku_id, location_id, baseline_id, feed_id, source_id, as_of, counted_at,
+         case when is_in then quantity else -quantity end from held where is_in <> was_in
+)
+select sku_id, location_id, baseline_id, feed_id, source_id, as_of, counted_at, sum(effect)::int as effect
+  from both_kinds group by sku_id, location_id, baseline_id, feed_id, source_id, as_of, counted_at
+ order by sku_id, location_id;
+
+-- name: hold_of_message
+-- The holds that live with the movement of a message.
+select h.hold_id, h.sku_id, h.location_id, h.code, h.quantity, h.version, h.source_id, h.placed_at
+  from movement m
+  join hold h on h.sku_id = m.sku_id and h.location_id = m.location_id and h.version = m.version and h.lifted_at is null
+ where m.source_id = :source_id and m.message_id = :message_id;
+
+-- name: baseline_moment
+-- The moment that a snapshot speaks of.
+select as_of from baseline where baseline_id = :baseline_id;

@@ -45,3 +45,26 @@ select exception_id from closed;
 select history_id, at, who, step, why, detail
   from history where kind = :kind and id = :id and history_id > :after
  order by history_id limit :limit;
+
+-- name: end_approvals
+-- A request that expired, or that asked for something else, no longer waits.
+delete from approval
+ where act = :act and subject = :subject and approved_by is null
+   and (expires_at <= clock_timestamp() or payload_hash <> :payload_hash);
+
+-- name: agree
+-- A second person's yes closes what another asked for, bound to the same payload; a first yes asks.
+with agreed as (
+  update approval set approved_by = :who, approved_at = clock_timestamp()
+   where act = :act and subject = :subject and payload_hash = :payload_hash and approved_by is null
+     and requested_by <> :who and expires_at > clock_timestamp()
+  returning approval_id
+), asked as (
+  insert into approval (act, subject, payload_hash, requested_by, expires_at)
+  select :act, :subject, :payload_hash, :who, clock_timestamp() + make_interval(hours => :hours)
+   where not exists (select from agreed)
+     and not exists (select from approval where act = :act and subject = :subject and approved_by is null
+                        and payload_hash = :payload_hash and expires_at > clock_timestamp())
+  returning approval_id
+)
+select exists (select from agreed);

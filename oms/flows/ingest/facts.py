@@ -1,0 +1,225 @@
+"""What messages become under their skus' locks: movements that apply, that are absorbed, holds that are lifted."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from oms import ledger
+from oms.db import Connection
+from oms.ledger import Move
+
+REDUCING = {"sale", "shipment", "transfer"}
+RAISING = {"return", "receipt"}
+ADDITIONS = {
+    # kind of location -> kind of movement -> when its units may be sold (model.md, "Reductions at once")
+    "store": {"receipt": "approver", "return": "approver", "adjustment": "at_once"},
+    "*": {"receipt": "baseline", "return": "baseline", "adjustment": "baseline"},
+}
+HOLD_CODES = {"baseline": "until_baseline", "approver": "until_released"}
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in our words: ids, units in each, the sign that on_hand would take."""
+
+    k: int
+    message_id: str
+    sku_id: int
+    location_id: int
+    location_kind: str
+    kind: str
+    quantity: int
+    counted: int | None = None
+    held: int = 0
+    hold: str | None = None
+    occurred_at: datetime
+    sequence: int | None = None
+    reason: str | None = None
+    reference: str | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.sku_id, self.location_id
+
+
+class Teller(msgspec.Struct, frozen=True):
+    """The source that speaks: how its times and numbers order things, and its own rule for additions."""
+
+    source_id: int
+    code: str
+    order_level: str
+    window_seconds: int
+    additions: dict[str, Any]
+
+    @property
+    def doubt(self) -> timedelta:
+        """How far its clock may be off another's."""
+        return timedelta(seconds=0 if self.order_level == "clock" else self.window_seconds)
+
+
+class _Count:
+    """A count of a key: from the ledger (with a version), or of this batch (with its place among the moves)."""
+
+    __slots__ = ("at", "place", "sequence", "source_id", "version")
+
+    def __init__(self, at: datetime, sequence: int | None, source_id: int, version: int | None, place: int | None):
+        self.at, self.sequence, self.source_id, self.version, self.place = at, sequence, source_id, version, place
+
+    def sees(self, fact: Fact, teller: Teller) -> bool:
+        """Whether the movement happened before the count; doubt says what cannot oversell."""
+        if self.source_id == teller.source_id and self.sequence is not None and fact.sequence is not None:
+            return fact.sequence < self.sequence
+        doubt = timedelta(0) if self.source_id == teller.source_id else teller.doubt
+        if fact.quantity > 0 or (fact.quantity == 0 and fact.held < 0):
+            return fact.occurred_at <= self.at + doubt
+        return fact.occurred_at <= self.at - doubt
+
+
+def addition_hold(fact: Fact, teller: Teller) -> str | None:
+    """The hold code under which an addition waits, or None when it may be sold at once."""
+    if fact.hold is not None:
+        return fact.hold
+    defaults = ADDITIONS.get(fact.location_kind, ADDITIONS["*"])
+    return HOLD_CODES.get(teller.additions.get(fact.kind, defaults.get(fact.kind, "at_once")))
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What became of a fact."""
+
+    k: int
+    outcome: str
+    detail: str | None = None
+
+
+class _Batch:
+    """The moves of one transaction while they are decided, in order."""
+
+    def __init__(self, teller: Teller, feed_id: int | None, who: str) -> None:
+        self.teller, self.feed_id, self.who = teller, feed_id, who
+        self.moves: list[Move] = []
+        self.on_hand: dict[tuple[int, int], int] = {}
+        self.counts: dict[tuple[int, int], list[_Count]] = {}
+        self.corrections: list[tuple[tuple[int, int], int, int]] = []
+
+    async def flush(self, tx: Connection) -> None:
+        """Writes what is decided so far."""
+        written = await ledger.move(tx, self.moves, feed_id=self.feed_id, who=self.who)
+        for counts in self.counts.values():
+            for count in counts:
+                if count.place is not None:
+                    count.version, count.place = written[count.place].version, None
+        if self.corrections:
+            await ledger.correct_count(
+                tx, skus=[key[0] for key, _, _ in self.corrections], locations=[key[1] for key, _, _ in self.corrections],
+                versions=[version for _, version, _ in self.corrections],
+                quantities=[quantity for _, _, quantity in self.corrections],
+            )  # fmt: skip
+        self.moves, self.corrections = [], []
+
+    def add(self, fact: Fact, **changes: Any) -> None:
+        given: dict[str, Any] = {
+            "sku_id": fact.sku_id, "location_id": fact.location_id, "source_id": self.teller.source_id,
+            "message_id": fact.message_id, "kind": fact.kind, "quantity": fact.quantity, "effect": fact.quantity,
+            "occurred_at": fact.occurred_at, "sequence": fact.sequence, "reason": fact.reason,
+            "reference": fact.reference, "hold_code": fact.hold, "held": fact.held,
+        }  # fmt: skip
+        move = Move(**(given | changes))
+        self.on_hand[fact.key] = self.on_hand.get(fact.key, 0) + move.effect
+        self.moves.append(move)
+
+    def absorb_by_count(self, fact: Fact, since: datetime | None) -> bool:
+        """Whether a count has seen this movement; then the first one's variance is that much smaller."""
+        for count in self.counts.get(fact.key, ()):
+            if (since is None or count.at > since) and count.sees(fact, self.teller):
+                if count.place is not None:
+                    known = self.moves[count.place]
+                    self.moves[count.place] = msgspec.structs.replace(known, quantity=known.quantity - fact.quantity)
+                elif count.version is not None:
+                    self.corrections.append((fact.key, count.version, fact.quantity))
+                return True
+        return False
+
+
+async def settle(
+    tx: Connection,
+    locked: Mapping[int, ledger.Availability],
+    facts: Sequence[Fact],
+    *,
+    teller: Teller,
+    feed_id: int | None,
+    who: str,
+) -> list[Settled]:
+    """Writes facts to the ledger in their order, under the locks of their skus, and sums availability once."""
+    keys = {fact.key for fact in facts}
+    stock = await ledger.stock(tx, keys)
+    state = await ledger.keys_in_force(tx, teller.source_id, facts)
+    after = await ledger.moved_after(tx, teller.source_id, [f for f in facts if f.counted is not None])
+    batch = _Batch(teller, feed_id, who)
+    batch.on_hand = {key: row.on_hand for key, row in stock.items()}
+    for c in await ledger.counts_of(tx, skus=[k[0] for k in keys], locations=[k[1] for k in keys]):
+        batch.counts.setdefault((c.sku_id, c.location_id), []).append(
+            _Count(c.occurred_at, c.sequence, c.source_id, c.version, None)
+        )
+    settled: list[Settled] = []
+    for fact in facts:
+        force = state[fact.k]
+        if force.is_in:
+            quantity = 0 if fact.counted is not None else fact.quantity
+            batch.add(
+                fact, quantity=quantity, effect=0, absorbed_by=f"baseline:{force.baseline_id}",
+                contained_in=force.baseline_id,
+            )  # fmt: skip
+            settled.append(Settled(fact.k, "absorbed", f"contained in baseline {force.baseline_id}"))
+        elif fact.counted is not None:
+            settled.append(_count(batch, fact, after[fact.k]))
+        elif fact.kind == "release":
+            settled.append(await _release(tx, batch, fact))
+        elif fact.quantity and batch.absorb_by_count(fact, force.as_of):
+            batch.add(fact, effect=0, absorbed_by="count")
+            settled.append(Settled(fact.k, "absorbed", "a later count has seen it"))
+        else:
+            code = addition_hold(fact, teller) if fact.quantity > 0 else fact.hold
+            held = fact.held or (fact.quantity if code is not None and fact.quantity > 0 else 0)
+            batch.add(fact, hold_code=code, held=held)
+            settled.append(Settled(fact.k, "applied", f"held: {code}" if held else None))
+    await batch.flush(tx)
+    await ledger.write(tx, locked, resum={fact.sku_id for fact in facts})
+    return settled
+
+
+def _count(batch: _Batch, fact: Fact, moved_after: int) -> Settled:
+    """A count says what is there: its variance is what no known movement explains."""
+    assert fact.counted is not None
+    counts = batch.counts.setdefault(fact.key, [])
+    if any(count.at >= fact.occurred_at for count in counts):
+        batch.add(fact, quantity=0, effect=0, absorbed_by="count")
+        return Settled(fact.k, "absorbed", "a later count stands")
+    in_batch = sum(
+        move.effect for move in batch.moves
+        if (move.sku_id, move.location_id) == fact.key and move.occurred_at > fact.occurred_at
+    )  # fmt: skip
+    variance = fact.counted + moved_after + in_batch - batch.on_hand.get(fact.key, 0)
+    batch.add(fact, quantity=variance, effect=variance)
+    counts.append(_Count(fact.occurred_at, fact.sequence, batch.teller.source_id, None, len(batch.moves) - 1))
+    counts.sort(key=lambda count: count.at)
+    return Settled(fact.k, "applied", f"variance {variance:+d}" if variance else None)
+
+
+async def _release(tx: Connection, batch: _Batch, fact: Fact) -> Settled:
+    """Units under a hold may be sold again: of the movement that it names, else the oldest of that code."""
+    if any((m.sku_id, m.location_id) == fact.key and m.held > 0 for m in batch.moves):
+        await batch.flush(tx)
+    holds = await ledger.holds_to_lift(
+        tx, batch.teller.source_id, key=fact.key, code=fact.hold, reference=fact.reference
+    )
+    wanted, lifted = -fact.held, {}
+    for hold in holds:
+        units = min(wanted, hold.quantity)
+        if units > 0:
+            lifted[hold.hold_id] = units
+            wanted -= units
+    await ledger.lift(tx, lifted, keys=[fact.key], who=batch.who)
+    code = fact.hold or (holds[0].code if holds else None)
+    batch.add(fact, held=-sum(lifted.values()), hold_code=code)
+    return Settled(fact.k, "applied", f"{wanted} of {-fact.held} were not under that hold" if wanted else None)

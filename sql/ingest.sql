@@ -1,0 +1,332 @@
+-- name: source_by_code
+-- A source with what its feeds promise.
+select source_id, code, kind, quantity_kind, order_level, window_seconds, absent_is_zero, sums_rows, gates, folder,
+       stale_after_seconds, acknowledges
+  from source where code = :code;
+
+-- name: source_ids
+-- Source ids by code.
+select code, source_id from source where code = any(:codes::text[]);
+
+-- name: begin_feed
+-- A feed that starts to arrive.
+insert into feed (source_id, kind, name, scope, as_of, watermark, state, dry_run, received_by)
+values (:source_id, :kind, :name, :scope, :as_of, :watermark, :state, :dry_run, :who)
+returning feed_id;
+
+-- name: open_feed
+-- The partitions that hold its rows while it is loaded.
+select open_feed(:feed_id);
+
+-- name: close_feed
+-- Drops the rows of a feed that is done.
+select close_feed(:feed_id);
+
+-- name: same_feed
+-- The same delivery taken before: same source, bytes, as-of and scope.
+select feed_id from feed
+ where source_id = :source_id and kind = 'baseline' and sha256 = :sha256 and as_of = :as_of and scope = :scope
+   and state not in ('refused', 'staging', 'shown') and feed_id <> :feed_id
+ limit 1;
+
+-- name: refuse_feed
+-- The whole feed is refused, with the reason.
+update feed set state = 'refused', refused_why = :why, finished_at = clock_timestamp(), rows = :rows, sha256 = :sha256
+ where feed_id = :feed_id;
+
+-- name: refuse_rows
+-- Rows that are refused: line, field, reason.
+insert into feed_refusal (feed_id, line, field, reason, value)
+select :feed_id, n.line, n.field, n.reason, n.value
+  from unnest(:lines::bigint[], :fields::text[], :reasons::text[], :values::text[]) as n(line, field, reason, value)
+on conflict do nothing;
+
+-- name: analyze_rows
+-- Statistics of the staged text, so that the joins below are planned for its size.
+select analyze_feed(:feed_id);
+
+-- name: resolve_rows
+-- Sums the good rows by sku and location, in sku order; gives how many rows were good.
+with good as (
+  select * from read_rows(:feed_id, :source_id) where reason is null
+), summed as (
+  select sku_id, location_id, sum(units) as quantity, count(*) as rows,
+         jsonb_object_agg(hold_code, units) filter (where hold_code is not null) as one_held,
+         count(*) filter (where hold_code is not null) as held_rows
+    from good where means in ('on_hand', 'hold')
+   group by sku_id, location_id
+), kept as (
+  insert into feed_key (feed_id, sku_id, location_id, quantity, held, rows)
+  select :feed_id, sku_id, location_id, least(quantity, 1000000000)::int, one_held, rows
+    from summed order by sku_id, location_id
+  returning rows, held
+)
+select coalesce((select sum(rows) from kept), 0)::bigint as good,
+       coalesce((select sum(held_rows) from summed), 0)::bigint as held_rows,
+       (select count(*) from good where means in ('incoming', 'ignored'))::bigint as beside;
+
+-- name: index_keys
+-- The staged keys in sku order.
+select index_feed(:feed_id);
+
+-- name: refuse_bad_rows
+-- The rows that cannot be taken, each with its field and reason; a negative row's key shows 0.
+with bad as (
+  insert into feed_refusal (feed_id, line, field, reason, value)
+  select :feed_id, line, field, reason, value from read_rows(:feed_id, :source_id) where reason is not null
+  on conflict do nothing
+  returning line
+), keyed as (
+  insert into feed_key (feed_id, sku_id, location_id, quantity, rows, untouched)
+  select distinct on (sku_id, location_id) :feed_id, sku_id, location_id, 0, 1, reason not like 'negative%'
+    from read_rows(:feed_id, :source_id) r
+   where reason is not null and sku_id is not null and location_id is not null
+     and not exists (select from feed_key k where k.feed_id = :feed_id and k.sku_id = r.sku_id and k.location_id = r.location_id)
+   order by sku_id, location_id, reason like 'negative%' desc
+)
+select count(*) from bad;
+
+-- name: refuse_doubled_keys
+-- Keys that stand on several rows where the source's layout does not sum rows: none of them is believed.
+with doubled as (
+  select k.sku_id, k.location_id from feed_key k where k.feed_id = :feed_id and k.rows > 1
+), rows as (
+  select r.line, r.sku_id, r.location_id, r.sku, r.location, r.status, r.bin, r.lot,
+         count(*) over same as times, min(r.line) over same as first_line
+    from read_rows(:feed_id, :source_id) r join doubled d using (sku_id, location_id)
+   where r.reason is null
+  window same as (partition by r.sku, r.location, coalesce(r.status, ''),
+                  case when :sums_rows::boolean then coalesce(r.bin, '') || chr(9) || coalesce(r.lot, '') else '' end)
+), refused as (
+  insert into feed_refusal (feed_id, line, field, reason, value)
+  select :feed_id, line, 'sku',
+         'doubled key: sku ' || sku || ' at ' || location || ' stands on ' || times || ' rows, first on line ' || first_line,
+         sku
+    from rows where times > 1
+  on conflict do nothing
+  returning line
+), untouched as (
+  update feed_key k set untouched = true
+    from (select distinct sku_id, location_id from rows where times > 1) d
+   where k.feed_id = :feed_id and k.sku_id = d.sku_id and k.location_id = d.location_id
+)
+select count(*) from refused;
+
+-- name: sum_holds
+-- Held units by code of keys that have several rows.
+update feed_key k set held = h.held
+  from (select sku_id, location_id, jsonb_object_agg(hold_code, units) as held
+          from (select sku_id, location_id, hold_code, sum(units) as units
+                  from read_rows(:feed_id, :source_id)
+                 where reason is null and means = 'hold'
+                 group by sku_id, location_id, hold_code) c
+         group by sku_id, location_id) h
+ where k.feed_id = :feed_id and k.sku_id = h.sku_id and k.location_id = h.location_id and k.rows > 1;
+
+-- name: take_incoming
+-- Rows whose status says that they are on their way: expected receipts, replaced per location of the feed.
+insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)
+select :source_id, 'feed', sku_id, location_id, 'purchase', sum(units)::int, (:as_of::timestamptz)::date + 1
+  from read_rows(:feed_id, :source_id)
+ where reason is null and means = 'incoming'
+ group by sku_id, location_id
+on conflict (source_id, reference, sku_id, location_id)
+do update set quantity = excluded.quantity, due_on = excluded.due_on;
+
+-- name: keep_bins
+-- Rows by bin and lot are kept for looking.
+insert into bin_stock (location_id, sku_id, bin, lot, status, quantity, feed_id)
+select location_id, sku_id, coalesce(bin, ''), coalesce(lot, ''), coalesce(status, ''), sum(units)::int, :feed_id
+  from read_rows(:feed_id, :source_id)
+ where reason is null and (bin is not null or lot is not null)
+ group by location_id, sku_id, coalesce(bin, ''), coalesce(lot, ''), coalesce(status, '')
+on conflict (location_id, sku_id, bin, lot, status) do update set quantity = excluded.quantity, feed_id = excluded.feed_id;
+
+-- name: drop_old_bins
+-- Bins that this full feed no longer names.
+delete from bin_stock b using baseline p
+ where p.feed_id = :feed_id and p.location_id = b.location_id and p.scope = 'full' and b.feed_id < :feed_id;
+
+-- name: make_parts
+-- One part per location that the feed names and its source owns; older than what is in force is superseded.
+insert into baseline (feed_id, location_id, source_id, scope, as_of, order_level, window_seconds, watermark, state,
+                      previous_id)
+select f.feed_id, l.location_id, f.source_id, f.scope, f.as_of, s.order_level, s.window_seconds, f.watermark,
+       case when b.as_of >= f.as_of then 'superseded' else 'staged' end, l.baseline_id
+  from (select distinct location_id from feed_key where feed_id = :feed_id) named
+  join location l using (location_id)
+  join feed f on f.feed_id = :feed_id
+  join source s on s.source_id = f.source_id
+  left join baseline b on b.baseline_id = l.baseline_id
+ order by l.location_id;
+
+-- name: not_owned
+-- Locations of the feed whose quantities another source owns: kept for review, never applied by themselves.
+select l.code, coalesce(o.code, '') as owner, l.location_id
+  from (select distinct location_id from feed_key where feed_id = :feed_id) k
+  join location l using (location_id)
+  left join ownership w on w.location_id = l.location_id and w.fact = 'quantity'
+  left join source o on o.source_id = w.source_id
+ where w.source_id is distinct from :source_id
+ order by l.code;
+
+-- name: leave_locations
+-- Takes locations out of the staged feed.
+delete from feed_key where feed_id = :feed_id and location_id = any(:locations::int[]);
+
+-- name: zero_absent
+-- Keys that a full feed leaves out: zero where the source's contract says so, else pinned to what they had.
+with part as (
+  select location_id from baseline where feed_id = :feed_id and scope = 'full' and state = 'staged'
+)
+insert into feed_key (feed_id, sku_id, location_id, quantity, rows)
+select :feed_id, s.sku_id, s.location_id, 0, 0
+  from stock s join part using (location_id)
+ where :absent_is_zero::boolean
+   and (s.on_hand <> 0 or exists (select from posting p where p.sku_id = s.sku_id and p.location_id = s.location_id
+                                     and p.contained_in is null))
+   and not exists (select from feed_key k
+                    where k.feed_id = :feed_id and k.sku_id = s.sku_id and k.location_id = s.location_id);
+
+-- name: weigh
+-- What each part says against what is in force, for the gates.
+with part as (
+  select baseline_id, location_id, previous_id from baseline where feed_id = :feed_id and state = 'staged'
+), now as (
+  select s.location_id, count(*) filter (where s.on_hand > 0) as keys, sum(greatest(s.on_hand, 0)) as units
+    from stock s join part using (location_id) group by s.location_id
+), said as (
+  select k.location_id, count(*) filter (where k.rows > 0) as keys, sum(k.quantity) as units,
+         count(*) filter (where k.rows > 0 and s.on_hand > 0) as present,
+         count(*) filter (where k.quantity = 0 and not k.untouched and s.on_hand > 0) as to_zero,
+         count(*) filter (where k.rows = 0) as absent
+    from feed_key k left join stock s on s.sku_id = k.sku_id and s.location_id = k.location_id
+   where k.feed_id = :feed_id group by k.location_id
+)
+select p.baseline_id, l.code, p.previous_id is null as is_first,
+       coalesce(n.keys, 0)::bigint as keys_before, coalesce(n.units, 0)::bigint as units_before,
+       coalesce(s.keys, 0)::bigint as keys, coalesce(s.units, 0)::bigint as units,
+       coalesce(s.present, 0)::bigint as present, coalesce(s.to_zero, 0)::bigint as to_zero,
+       coalesce(s.absent, 0)::bigint as absent, coalesce(u.rows, 0)::bigint as unknown_skus
+  from part p join location l using (location_id)
+  left join now n using (location_id)
+  left join said s using (location_id)
+  left join unnest(:unknown_locations::int[], :unknown_rows::bigint[]) as u(location_id, rows) using (location_id)
+ order by l.code;
+
+-- name: unknown_by_location
+-- Rows of unknown skus, by the location that they name.
+select r.location_id, count(*)::bigint as rows
+  from read_rows(:feed_id, :source_id) r
+ where r.reason is not null and r.sku_id is null and r.location_id is not null
+ group by r.location_id;
+
+-- name: decide_parts
+-- What the gates said of each part.
+update baseline b set state = n.state, numbers = n.numbers
+  from unnest(:baselines::bigint[], :states::text[], :numbers::jsonb[]) as n(baseline_id, state, numbers)
+ where b.baseline_id = n.baseline_id;
+
+-- name: staged
+-- The feed is complete and durable.
+update feed set state = :state, sha256 = :sha256, rows = :rows, refused_rows = :refused, totals = :totals,
+       finished_at = case when :state in ('superseded', 'shown') then clock_timestamp() end
+ where feed_id = :feed_id;
+
+-- name: begin_apply
+-- Its staged parts are in force from here on, key by key as the cursor passes.
+with begun as (
+  update baseline b set state = 'applying', previous_id = l.baseline_id
+    from location l where b.feed_id = :feed_id and b.state = 'staged' and l.location_id = b.location_id
+  returning b.baseline_id, b.location_id, b.scope
+), first as (
+  update location l set baseline_id = b.baseline_id from begun b where b.location_id = l.location_id and b.scope = 'full'
+), feed_now as (
+  update feed set state = 'applying', cursor_sku = case when exists (select from begun) then 0 else cursor_sku end
+   where feed_id = :feed_id
+)
+select count(*) from begun;
+
+-- name: pin_absent
+-- Keys that a full feed left out or got wrong keep the snapshot that they had.
+update stock s set is_pinned = true, baseline_id = case when s.is_pinned or s.baseline_id is not null then s.baseline_id
+                                                        else b.previous_id end
+  from baseline b
+ where b.feed_id = :feed_id and b.state = 'applying' and b.scope = 'full' and s.location_id = b.location_id
+   and not s.is_pinned
+   and not exists (select from feed_key k where k.feed_id = :feed_id and k.sku_id = s.sku_id
+                      and k.location_id = s.location_id and not k.untouched)
+   and (not :absent_is_zero::boolean
+        or exists (select from feed_key k where k.feed_id = :feed_id and k.sku_id = s.sku_id
+                      and k.location_id = s.location_id and k.untouched));
+
+-- name: finish_apply
+-- All chunks are done.
+with done as (
+  update baseline set state = 'applied', applied_at = clock_timestamp()
+   where feed_id = :feed_id and state = 'applying'
+  returning location_id
+)
+update feed set state = 'applied', finished_at = clock_timestamp(), totals = totals || :totals
+ where feed_id = :feed_id
+returning (select count(*) from done)::int as parts,
+  (select count(*) from baseline where feed_id = :feed_id and state in ('staged', 'parked'))::int as waiting;
+
+-- name: unfinished_feeds
+-- Feeds whose chunks are not all applied: a killed load goes on here.
+select f.feed_id, s.code from feed f join source s using (source_id)
+ where f.kind = 'baseline' and f.state in ('staged', 'applying') and not f.dry_run order by f.feed_id;
+
+-- name: abandoned_feeds
+-- Deliveries that were cut off before they were complete: nothing of them was acknowledged.
+select feed_id from feed
+ where kind = 'baseline' and state = 'staging' and source_id = :source_id and feed_id <> :feed_id;
+
+-- name: difference
+-- What a feed would change, largest first.
+select s.code as sku, l.code as location, r.was, r.becomes
+  from rebased(:feed_id, 0, 2147483647, '{staged}') r
+  join sku s using (sku_id) join location l using (location_id)
+ where r.was <> r.becomes
+ order by abs(r.becomes - r.was) desc, s.code, l.code
+ limit :limit;
+
+-- name: difference_totals
+-- How many keys a feed would change, and by how many units.
+select count(*)::bigint as keys, count(*) filter (where was <> becomes)::bigint as changed,
+       coalesce(sum(greatest(becomes - was, 0)), 0)::bigint as units_up,
+       coalesce(sum(greatest(was - becomes, 0)), 0)::bigint as units_down
+  from rebased(:feed_id, 0, 2147483647, '{staged}');
+
+-- name: feed_parts
+-- How many parts of a feed are in each state.
+select state, count(*)::int from baseline where feed_id = :feed_id group by state order by state;
+
+-- name: feed_keys
+-- How many keys of the feed are to be applied.
+select count(*)::bigint from feed_key where feed_id = :feed_id and not untouched;
+
+-- name: feed_cursor
+-- A feed that waits to be applied: its source's code and contract.
+select s.code, s.absent_is_zero from feed f join source s using (source_id)
+ where f.feed_id = :feed_id and f.state in ('staged', 'applying', 'applied') for update of f;
+
+-- name: feed_cursor_now
+-- How far the chunks are; the row's lock keeps two processes from applying the same feed at once.
+select cursor_sku from feed where feed_id = :feed_id for update;
+
+-- name: part
+-- A part of a feed, and whether it is in force.
+select b.baseline_id, b.feed_id, b.location_id, l.code, s.code, b.source_id, b.scope, b.state, b.as_of, b.previous_id,
+       l.baseline_id is not distinct from b.baseline_id, b.numbers
+  from baseline b join location l using (location_id) join source s on s.source_id = b.source_id
+ where b.baseline_id = :baseline_id
+   for update of b;
+
+-- name: release_part
+-- A parked part may be applied.
+update baseline set state = 'staged' where baseline_id = :baseline_id and state = 'parked';
+
+-- name: dismiss_part
+-- A parked part is given up.
+update baseline set state = 'dismissed' where baseline_id = :baseline_id and state = 'parked';
