@@ -73,7 +73,10 @@ create table channel (
   is_on          boolean not null default true,
   captured_until timestamptz,                          -- its orders are read up to here
   reset_at       timestamptz,                          -- the last reset that it took
-  reset_due      boolean not null default true         -- a change of mode starts with a reset
+  reset_due      boolean not null default true,        -- a change of mode starts with a reset
+  -- the pace that its answers ask for, and its breaker: shared by all who push
+  paused_until   timestamptz,
+  failures       int not null default 0 check (failures >= 0)   -- in a row
 );
 
 create table sku (

@@ -38,8 +38,32 @@ create trigger sku_availability after insert on sku
 -- which skus changed; projector and pushes take them with SKIP LOCKED
 create table touched (
   touched_id bigint generated always as identity primary key,
-  sku_id     int not null
+  sku_id     int not null,
+  -- units that this channel sold itself: its shop has deducted them before we learned of it
+  channel_id int references channel,
+  sold       int check ((sold is null) = (channel_id is null))
 );
+-- what a channel is told depends on its rules, too
+create function touch_all() returns trigger language plpgsql as $$
+begin
+  insert into touched (sku_id) select sku_id from availability order by sku_id;
+  return null;
+end $$;
+create trigger channel_is_new after insert on channel for each statement execute function touch_all();
+create trigger channel_rules after update on channel for each row
+  when ((old.pool_id, old.buffer, old.cap) is distinct from (new.pool_id, new.buffer, new.cap))
+  execute function touch_all();
+-- A kit's projections are ordered by the sum of its own version and those of its components, which never falls.
+create function touch_kit() returns trigger language plpgsql as $$
+begin
+  update availability k
+     set version = k.version + 1 + case when tg_op = 'INSERT' then 0 else
+           (select c.version from availability c where c.sku_id = old.component_id) end
+   where k.sku_id = case when tg_op = 'DELETE' then old.kit_id else new.kit_id end;
+  insert into touched (sku_id) values (case when tg_op = 'DELETE' then old.kit_id else new.kit_id end);
+  return null;
+end $$;
+create trigger kit_changes after insert or update or delete on kit for each row execute function touch_kit();
 
 -- A feed is one delivery from a source.
 create table feed (

@@ -58,6 +58,22 @@ create table order_line (
   unique (order_id, line, part),
   check (open + parked + allocated + shipped + cancelled = quantity)
 );
+-- The shop has deducted its own sale: what it was told is less by that, so that no delta deducts it again.
+create function told_by_sale() returns trigger language plpgsql as $$
+begin
+  insert into touched (sku_id, channel_id, sold)
+  select coalesce(k.kit_id, n.sku_id), o.channel_id, max(n.quantity / coalesce(k.quantity, 1))
+    from made n
+    join orders o using (order_id)
+    left join sku s on s.code = n.sku and s.is_kit
+    left join kit k on k.kit_id = s.sku_id and k.component_id = n.sku_id
+   where n.sku_id is not null
+   group by n.order_id, n.line, coalesce(k.kit_id, n.sku_id), o.channel_id
+   order by coalesce(k.kit_id, n.sku_id);
+  return null;
+end $$;
+create trigger order_line_sold after insert on order_line
+  referencing new table as made for each statement execute function told_by_sale();
 create index order_line_open on order_line (line_id) where open > 0;
 create index order_line_sku on order_line (sku_id) where open > 0;
 create index on order_line (order_id);
