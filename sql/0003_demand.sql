@@ -76,6 +76,7 @@ create trigger order_line_sold after insert on order_line
   referencing new table as made for each statement execute function told_by_sale();
 create index order_line_open on order_line (line_id) where open > 0;
 create index order_line_sku on order_line (sku_id) where open > 0;
+create index order_line_parked on order_line (order_id) where parked > 0;
 create index on order_line (order_id);
 
 create table fulfillment (
