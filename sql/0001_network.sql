@@ -100,6 +100,7 @@ create table kit (
   quantity     int not null check (quantity > 0),
   primary key (kit_id, component_id)
 );
+create index on kit (component_id);
 create table unit (
   sku_id   int not null references sku,
   uom      text not null,
