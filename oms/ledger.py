@@ -239,6 +239,8 @@ ensure_stock = sql.run("ensure_stock")
 lock_stock = sql.rows("lock_stock", Stock)
 allocate_stock = sql.run("allocate_stock")
 write_movements = sql.rows("write_movements", Written)
+plan_for_chunks = sql.run("plan_for_chunks")
+plan_for_lookups = sql.run("plan_for_lookups")
 chunk_skus = sql.rows("chunk_skus", int)
 rebase_chunk = sql.rows("rebase_chunk", Rebased)
 contain_chunk = sql.run("contain_chunk")
@@ -267,6 +269,14 @@ fold_held = sql.run("fold_held")
 ensure_capacity = sql.run("ensure_capacity")
 read_capacity = sql.rows("read_capacity", Capacity)
 use_capacity = sql.run("use_capacity")
+touch_skus = sql.run("touch_skus")
+touch_all_skus = sql.run("touch_all_skus")
+skus_behind = sql.rows("skus_behind", int)
+move_layout = sql.run("move_layout")
+keys_of_location = sql.rows("keys_of_location", int)
+lock_location = sql.maybe("lock_location", int)
+follow_location = sql.run("follow_location")
+follow_upto = sql.run("follow_upto")
 
 _layouts: dict[int, Layout] = {}
 
@@ -386,10 +396,12 @@ async def rebase(tx: Connection, *, feed_id: int, after: int, keys: int, who: st
         return after, []
     upto = skus[-1]
     locked = await lock(tx, skus)
+    await plan_for_chunks(tx)
     done = await rebase_chunk(tx, feed_id=feed_id, after=after, upto=upto, who=who)
     await contain_chunk(tx, feed_id=feed_id, after=after, upto=upto)
     held = await lift_contained_holds(tx, feed_id=feed_id, after=after, upto=upto)
     held += await replace_reported_holds(tx, feed_id=feed_id, after=after, upto=upto)
+    await plan_for_lookups(tx)
     await refold_held(tx, {(k.sku_id, k.location_id) for k in held})
     changed = {d.sku_id for d in done if d.changed} | {k.sku_id for k in held}
     await write(tx, locked, resum=changed, taken_anew=True)
@@ -525,3 +537,40 @@ async def correct_late(tx: Connection, keys: Collection[tuple[int, int]], *, who
     for feed_id, of_feed in moves.items():
         await move(tx, of_feed, feed_id=feed_id, who=who)
     return {m.sku_id for of_feed in moves.values() for m in of_feed}
+
+
+async def touch(tx: Connection, skus: Collection[int] | None) -> None:
+    """Has what is told of these skus (None: of all) looked at again, though nothing of their stock changed."""
+    if skus is None:
+        await touch_all_skus(tx)
+    elif skus:
+        await touch_skus(tx, skus=sorted(set(skus)))
+
+
+async def relayout(tx: Connection, *, layout_id: int, after: int, limit: int) -> int | None:
+    """Moves the next skus after this one to a newer layout; gives the last of them, None when there was none."""
+    skus = await skus_behind(tx, layout_id=layout_id, after=after, limit=limit)
+    if not skus:
+        return None
+    await lock(tx, skus)
+    await move_layout(tx, layout_id=layout_id, skus=skus)
+    return skus[-1]
+
+
+async def restock(tx: Connection, *, location_id: int, after: int, limit: int) -> int | None:
+    """Has the next stock rows of a location follow its safety stock and its on and off; None when it is done.
+
+    A change that came between is seen: the location's mark is read again under its lock, and nothing is written
+    where it is another than `after`; the mark is given back, to go on from there.
+    """
+    skus = await keys_of_location(tx, location_id=location_id, after=after, limit=limit)
+    locked = await lock(tx, skus)
+    mark = await lock_location(tx, location_id=location_id)
+    if mark != after:
+        return mark
+    upto = skus[-1] if skus else None
+    if skus:
+        await follow_location(tx, location_id=location_id, skus=skus)
+        await write(tx, locked, resum=skus)
+    await follow_upto(tx, location_id=location_id, upto=upto)
+    return upto

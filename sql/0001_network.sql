@@ -44,6 +44,7 @@ create table location (
   capacity_cents  bigint check (capacity_cents >= 0),
   safety_stock    int not null default 0 check (safety_stock >= 0),
   is_on           boolean not null default true,      -- off: available is 0 and brokering leaves it out
+  rewrite_after   int,                                -- stock of skus after this one is to follow a change of these two
   baseline_id     bigint,                             -- the snapshot in force
   check ((lat is null) = (lon is null))
 );

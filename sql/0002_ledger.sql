@@ -4,7 +4,7 @@
 create table layout (
   layout_id int generated always as identity primary key,
   pools     int[] not null,          -- pool_id by position
-  segments  int[] not null,          -- by segment: a bit mask over pool positions
+  segments  bigint[] not null,       -- by segment: a bit mask over pool positions, so at most 62 pools
   made_at   timestamptz not null default clock_timestamp()
 );
 create table layout_location (
@@ -357,6 +357,7 @@ create function rebased(id bigint, after_sku int, upto_sku int, states text[]) r
                    and abs(extract(epoch from p.occurred_at - k.as_of)) <= k.window_seconds) as is_doubtful
       from keys k
       join posting p on p.sku_id = k.sku_id and p.location_id = k.location_id and p.contained_in is null
+       and p.sku_id > after_sku and p.sku_id <= upto_sku
       cross join lateral (select is_contained(p.quantity, p.held, p.is_ours, p.source_id, p.sequence, p.occurred_at,
                           p.acked_sequence, p.acked_at, k.order_level, k.window_seconds, k.as_of, k.watermark,
                           k.source_id, k.acknowledges) as contained) c
@@ -365,6 +366,7 @@ create function rebased(id bigint, after_sku int, upto_sku int, states text[]) r
     select k.sku_id, k.location_id, sum(d.quantity) as quantity
       from keys k
       join deduction d on d.sku_id = k.sku_id and d.location_id = k.location_id and not d.shipped
+       and d.sku_id > after_sku and d.sku_id <= upto_sku
        and is_deducted(d, k.order_level, k.window_seconds, k.as_of, k.watermark, k.source_id, k.acknowledges)
      group by k.sku_id, k.location_id
   ), known as (
@@ -372,6 +374,7 @@ create function rebased(id bigint, after_sku int, upto_sku int, states text[]) r
       from keys k
       join hold h on h.sku_id = k.sku_id and h.location_id = k.location_id and h.code = any(k.deducted_holds)
        and h.placed_at <= k.as_of and (h.lifted_at is null or h.lifted_at > k.as_of)
+       and h.sku_id > after_sku and h.sku_id <= upto_sku
      where k.quantity_kind = 'available' and k.deducted_holds <> '{}'
      group by k.sku_id, k.location_id
   )
@@ -426,12 +429,14 @@ create function rebased_holds(id bigint, after_sku int, upto_sku int) returns ta
     select h.sku_id, h.location_id, h.code, sum(h.quantity)::int as quantity, array_agg(h.hold_id) as hold_ids
       from keys k
       join hold h on h.sku_id = k.sku_id and h.location_id = k.location_id and h.lifted_at is null and h.version is null
+       and h.sku_id > after_sku and h.sku_id <= upto_sku
      where h.code in (select hold_code from status_map m where m.source_id = k.source_id)
      group by h.sku_id, h.location_id, h.code
   ), released as (
     select k.sku_id, k.location_id, p.hold_code as code, sum(p.held)::int as quantity
       from keys k
       join posting p on p.sku_id = k.sku_id and p.location_id = k.location_id and p.contained_in is null and p.held < 0
+       and p.sku_id > after_sku and p.sku_id <= upto_sku
      group by k.sku_id, k.location_id, p.hold_code
   ), codes as (
     select sku_id, location_id, code from said union select sku_id, location_id, code from standing

@@ -236,6 +236,7 @@ with k as (
   update deduction d set counted_in = k.baseline_id
     from k
    where d.sku_id = k.sku_id and d.location_id = k.location_id and not d.shipped
+     and d.sku_id > :after and d.sku_id <= :upto
      and is_deducted(d, k.order_level, k.window_seconds, k.as_of, k.watermark, k.source_id, k.acknowledges)
 )
 update posting p set contained_in = k.baseline_id
@@ -253,6 +254,7 @@ update hold h set lifted_at = clock_timestamp(), lifted_by = 'baseline:' || b.ba
  where b.feed_id = :feed_id and b.state = 'applying' and p.held > 0
    and p.sku_id > :after and p.sku_id <= :upto
    and h.sku_id = p.sku_id and h.location_id = p.location_id and h.version = p.version and h.lifted_at is null
+   and h.sku_id > :after and h.sku_id <= :upto
    and (h.code in ('until_baseline', 'until_released')
         or h.code in (select hold_code from status_map m where m.source_id = b.source_id))
 returning h.sku_id, h.location_id;
@@ -468,3 +470,74 @@ select h.hold_id, h.sku_id, h.location_id, h.code, h.quantity, h.version, h.sour
 -- name: baseline_moment
 -- The moment that a snapshot speaks of.
 select as_of from baseline where baseline_id = :baseline_id;
+
+-- name: plan_for_chunks
+-- A chunk is a range of skus in every table: its joins are by hash over that range, planned for what they meet (parts
+-- of a feed that just came have no statistics, and nested loops over them ran many times slower).
+select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_nestloop', 'off', true);
+
+-- name: plan_for_lookups
+-- Back to lookups by index.
+select set_config('enable_nestloop', 'on', true);
+
+-- name: touch_skus
+-- What is told of these skus is looked at again.
+insert into touched (sku_id) select n from unnest(:skus::int[]) as n order by n;
+
+-- name: touch_all_skus
+-- What is told of every sku is looked at again.
+insert into touched (sku_id) select sku_id from sku order by sku_id;
+
+-- name: skus_behind
+-- The next skus, in order, whose row has an older layout.
+select sku_id from availability
+ where layout_id < :layout_id and sku_id > :after order by sku_id limit :limit;
+
+-- name: move_layout
+-- Rows that are locked go over to a newer layout: supply summed anew by its segments, reserved by its pools.
+with n as (
+  select * from layout where layout_id = :layout_id
+), units as (
+  select s.sku_id, g.segment,
+         least(sum(greatest(0, s.on_hand - s.held - s.allocated - s.safety_stock)), 2147483647)::int as units
+    from stock s
+    join location l on l.location_id = s.location_id and l.is_on
+    join layout_location g on g.layout_id = :layout_id and g.location_id = s.location_id
+   where s.sku_id = any(:skus::int[])
+   group by s.sku_id, g.segment
+), summed as (
+  select k.sku_id, array_agg(coalesce(u.units, 0) order by g.segment) as supply
+    from unnest(:skus::int[]) as k(sku_id)
+    cross join n cross join generate_series(0, cardinality(n.segments) - 1) as g(segment)
+    left join units u on u.sku_id = k.sku_id and u.segment = g.segment
+   group by k.sku_id
+), moved as (
+  update availability v
+     set version = v.version + 1, layout_id = n.layout_id,
+         supply = coalesce((select x.supply from summed x where x.sku_id = v.sku_id), '{}'),
+         reserved = coalesce((select array_agg(coalesce(v.reserved[array_position(o.pools, t.pool)], 0) order by t.k)
+                                from unnest(n.pools) with ordinality as t(pool, k)), '{}')
+    from n, layout o
+   where v.sku_id = any(:skus::int[]) and o.layout_id = v.layout_id and v.layout_id < n.layout_id
+  returning v.sku_id
+)
+insert into touched (sku_id) select sku_id from moved order by sku_id;
+
+-- name: keys_of_location
+-- The next skus with a stock row at a location.
+select sku_id from stock where location_id = :location_id and sku_id > :after order by sku_id limit :limit;
+
+-- name: lock_location
+-- How far the stock of a location follows its rules; locked until this chunk is written.
+select rewrite_after from location where location_id = :location_id for no key update;
+
+-- name: follow_location
+-- Stock rows take over the safety stock of their location.
+update stock s set safety_stock = l.safety_stock
+  from location l
+ where l.location_id = :location_id and s.location_id = :location_id and s.sku_id = any(:skus::int[])
+   and s.safety_stock <> l.safety_stock;
+
+-- name: follow_upto
+-- The chunk is done; null when it was the last.
+update location set rewrite_after = :upto where location_id = :location_id;
