@@ -1,0 +1,276 @@
+"""The network as its callers write it: one struct per kind of object, and how pools make segments.
+
+A column that is not given (UNSET) keeps what is there, or the default of a new object.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+INT_MAX = 2_147_483_647
+POOLS_MAX = 62
+"""Pools fit into the bits of one number."""
+
+Code = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")]
+Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00]*$")]
+Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
+Some = Annotated[int, Meta(ge=1, le=INT_MAX)]
+Fact = Literal[
+    "quantity", "sale", "return", "receipt", "shipment", "transfer", "adjustment", "count", "hold", "cost", "attributes"
+]
+MASK = "•••"
+"""Stands for a secret in what is shown; written back, it keeps the secret that is there."""
+
+
+class Row(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What a caller gives of one object; UNSET is not given."""
+
+
+class Location(Row, frozen=True, kw_only=True):
+    """A place that holds stock; capacities are per local day, null is unlimited."""
+
+    code: Code
+    name: Text | UnsetType = UNSET
+    kind: Literal["store", "warehouse", "third_party", "vendor"] | UnsetType = UNSET
+    lat: Annotated[float, Meta(ge=-90, le=90)] | UnsetType | None = UNSET
+    lon: Annotated[float, Meta(ge=-180, le=180)] | UnsetType | None = UNSET
+    country: Annotated[str, Meta(pattern="^[A-Z]{2}$")] | UnsetType = UNSET
+    postal_code: Code | UnsetType | None = UNSET
+    time_zone: Text | UnsetType = UNSET
+    capacity_orders: Count | UnsetType | None = UNSET
+    capacity_items: Count | UnsetType | None = UNSET
+    capacity_cents: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType | None = UNSET
+    safety_stock: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
+    on: bool | UnsetType = UNSET
+
+
+class Pool(Row, frozen=True, kw_only=True):
+    """A named set of locations; `locations` is the whole set."""
+
+    code: Code
+    name: Text | UnsetType = UNSET
+    locations: list[Code] | UnsetType = UNSET
+
+
+class Channel(Row, frozen=True, kw_only=True):
+    """Where demand comes from; it sells from one pool."""
+
+    code: Code
+    name: Text | UnsetType = UNSET
+    pool: Code | UnsetType = UNSET
+    kind: Literal["webhook", "file", "none"] | UnsetType = UNSET
+    mode: Literal["delta", "reset"] | UnsetType = UNSET
+    buffer: Count | UnsetType = UNSET
+    cap: Count | UnsetType | None = UNSET
+    reset_minutes: Annotated[int, Meta(ge=1, le=100_000)] | UnsetType = UNSET
+    settings: dict[str, Any] | UnsetType = UNSET
+    on: bool | UnsetType = UNSET
+
+
+class Owns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Facts that a source owns at a location, or at several."""
+
+    facts: list[Fact]
+    location: Code | None = None
+    locations: list[Code] = []
+
+
+class StatusMeans(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a source's status, bin type or task type is."""
+
+    field: Literal["status", "bin", "task"]
+    value: Text
+    means: Literal["on_hand", "hold", "incoming", "ignored"]
+    hold_code: Code | None = None
+
+
+class Source(Row, frozen=True, kw_only=True):
+    """A system that tells about stock; `owns` and `status_map` are whole tables."""
+
+    code: Code
+    name: Text | UnsetType = UNSET
+    kind: Literal["erp", "sim", "wms", "pos", "third_party", "shop"] | UnsetType = UNSET
+    quantity_kind: Literal["physical", "available"] | UnsetType = UNSET
+    order_level: Literal["sequence", "clock", "window"] | UnsetType = UNSET
+    window_seconds: Annotated[int, Meta(ge=0, le=604_800)] | UnsetType = UNSET
+    deducts_at: Literal["accept", "pick", "ship", "invoice"] | UnsetType = UNSET
+    acknowledges: bool | UnsetType = UNSET
+    absent_is_zero: bool | UnsetType = UNSET
+    sums_rows: bool | UnsetType = UNSET
+    deducted_holds: list[Code] | UnsetType = UNSET
+    additions: dict[str, Literal["at_once", "baseline", "approver"]] | UnsetType = UNSET
+    gates: dict[str, Any] | UnsetType = UNSET
+    folder: Text | UnsetType | None = UNSET
+    morning_at: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
+    time_zone: Text | UnsetType = UNSET
+    stale_after_seconds: Some | UnsetType = UNSET
+    owns: list[Owns] | UnsetType = UNSET
+    status_map: list[StatusMeans] | UnsetType = UNSET
+
+
+class Sku(Row, frozen=True, kw_only=True):
+    """A sellable item; `barcodes` is the whole list."""
+
+    code: Code
+    name: Text | UnsetType = UNSET
+    price_cents: Count | UnsetType | None = UNSET
+    value_cents: Count | UnsetType | None = UNSET
+    weight_grams: Count | UnsetType | None = UNSET
+    barcodes: list[Code] | UnsetType = UNSET
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """So many of a sku are in one kit."""
+
+    component: Code
+    quantity: Some
+
+
+class Kit(Row, frozen=True, kw_only=True):
+    """A sku that is made of others; `components` is the whole list."""
+
+    kit: Code
+    components: Annotated[list[Component], Meta(min_length=1, max_length=1000)]
+
+
+class Unit(Row, frozen=True, kw_only=True):
+    """A unit of measure of a sku, in how many each."""
+
+    sku: Code
+    uom: Code
+    quantity: Some
+
+
+class SkuAlias(Row, frozen=True, kw_only=True):
+    """A sku's code as a source says it."""
+
+    source: Code
+    code: Code
+    sku: Code
+
+
+class LocationAlias(Row, frozen=True, kw_only=True):
+    """A location's code as a source says it."""
+
+    source: Code
+    code: Code
+    location: Code
+
+
+class Incoming(Row, frozen=True, kw_only=True):
+    """An expected receipt; 0 ends it."""
+
+    source: Code
+    reference: Code
+    sku: Code
+    location: Code
+    kind: Literal["purchase", "transfer", "production"] | UnsetType = UNSET
+    quantity: Count
+    due_on: date
+
+
+class Policy(Row, frozen=True, kw_only=True):
+    """A policy of brokering."""
+
+    code: Code
+    body: dict[str, Any]
+
+
+class Listener(Row, frozen=True, kw_only=True):
+    """Who is told of exceptions, by webhooks signed with the first of its secrets."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s\x00]+$", max_length=2000)]
+    secrets: Annotated[list[Code], Meta(min_length=1, max_length=2)] | UnsetType = UNSET
+    on: bool | UnsetType = UNSET
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A kind of object: how its rows are read, what names it, what a new one must have and what it is by default."""
+
+    name: str
+    one: str
+    row: type[Row]
+    key: tuple[str, ...] = ("code",)
+    needs: tuple[str, ...] = ()
+    defaults: dict[str, Any] = {}
+    refers: dict[str, str] = {}
+    grouped: tuple[str, str] | None = None
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("locations", "location", Location, needs=("kind",), defaults={
+            "name": "", "lat": None, "lon": None, "country": "US", "postal_code": None, "time_zone": "UTC",
+            "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "safety_stock": 0, "on": True}),
+        Kind("pools", "pool", Pool, defaults={"name": "", "locations": []}, grouped=("locations", "location")),
+        Kind("channels", "channel", Channel, needs=("pool",), refers={"pool": "pool"}, defaults={
+            "name": "", "kind": "none", "mode": "reset", "buffer": 0, "cap": None, "reset_minutes": 60,
+            "settings": {}, "on": True}),
+        Kind("sources", "source", Source, needs=("kind",), defaults={
+            "name": "", "quantity_kind": "physical", "order_level": "window", "window_seconds": 900,
+            "deducts_at": "ship", "acknowledges": True, "absent_is_zero": False, "sums_rows": False,
+            "deducted_holds": [], "additions": {}, "gates": {}, "folder": None, "morning_at": None,
+            "time_zone": "UTC", "stale_after_seconds": 129600, "owns": [], "status_map": []}),
+        Kind("skus", "sku", Sku, defaults={
+            "name": "", "price_cents": None, "value_cents": None, "weight_grams": None, "barcodes": []},
+            grouped=("barcodes", "barcode")),
+        Kind("kits", "kit", Kit, key=("kit",), refers={"kit": "sku"}, grouped=("components", "component")),
+        Kind("units", "unit", Unit, key=("sku", "uom"), refers={"sku": "sku"}),
+        Kind("sku_aliases", "sku_alias", SkuAlias, key=("source", "code"), refers={"source": "source", "sku": "sku"}),
+        Kind("location_aliases", "location_alias", LocationAlias, key=("source", "code"),
+             refers={"source": "source", "location": "location"}),
+        Kind("incoming", "incoming", Incoming, key=("source", "reference", "sku", "location"),
+             refers={"source": "source", "sku": "sku", "location": "location"}, defaults={"kind": "purchase"}),
+        Kind("policies", "policy", Policy),
+        Kind("listeners", "listener", Listener, key=("url",), needs=("secrets",), defaults={"on": True}),
+    )
+}  # fmt: skip
+
+
+def merged(kind: Kind, before: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The object as it will be: what is given over what is there, or over the defaults of a new one."""
+    body = {**(before if before is not None else kind.defaults), **given}
+    return _unmasked(body, before or {})
+
+
+def _unmasked(value: Any, before: Any) -> Any:
+    """Secrets that were shown masked are what they were."""
+    if value == MASK:
+        return before
+    if isinstance(value, dict):
+        old = before if isinstance(before, dict) else {}
+        return {name: _unmasked(part, old.get(name)) for name, part in value.items()}
+    if isinstance(value, list):
+        old_parts = before if isinstance(before, list) else []
+        return [
+            _unmasked(part, old_parts[place] if place < len(old_parts) else None) for place, part in enumerate(value)
+        ]
+    return value
+
+
+def masked(body: dict[str, Any]) -> dict[str, Any]:
+    """The object as it may be shown: no secret in it."""
+    return {name: _hidden(value) if "secret" in name or "token" in name or "password" in name else
+            masked(value) if isinstance(value, dict) else value
+            for name, value in body.items()}  # fmt: skip
+
+
+def _hidden(value: Any) -> Any:
+    return [MASK for _ in value] if isinstance(value, list) else MASK if value else value
+
+
+def number(pools: Mapping[int, Iterable[int]]) -> tuple[list[int], list[int], dict[int, int]]:
+    """Numbers pools and segments: pool ids by position, the pools of each segment as a bit mask, and each
+    location's segment. Locations that feed the same pools are one segment."""
+    positions = sorted(pools)
+    masks: dict[int, int] = {}
+    for position, pool in enumerate(positions):
+        for location in pools[pool]:
+            masks[location] = masks.get(location, 0) | 1 << position
+    segments = sorted(set(masks.values()))
+    place = {mask: segment for segment, mask in enumerate(segments)}
+    return positions, segments, {location: place[mask] for location, mask in masks.items()}

@@ -1,0 +1,300 @@
+"""The network, loaded and changed: rows are checked whole, then applied whole, and every change is kept."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from oms import ledger
+from oms.cache import Cache
+from oms.db import Connection, Database, Sql
+from oms.domain import network
+from oms.domain.network import KINDS, Kind
+from oms.domain.rows import Given, RefusedRow, read_rows
+from oms.errors import BadInput
+from oms.flows.network.follow import follow, renumber
+from oms.flows.network.look import READ
+from oms.record import Step, Trouble, keep, raise_exceptions
+
+sql = Sql("network")
+
+ROWS_MAX = 1_000_000
+DOUBLES_MAX = 100
+"""Likely doubles that one load reports each by itself; those beyond are counted in one exception."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What a load did. Where rows are refused nothing of it was applied."""
+
+    kind: str
+    created: int
+    changed: int
+    unchanged: int
+    refused: list[RefusedRow] = []
+
+
+class _Known(msgspec.Struct, frozen=True):
+    kind: str
+    code: str
+
+
+class _Double(msgspec.Struct, frozen=True):
+    why: str
+    what: str
+    codes: list[str]
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    source: str
+    location: str
+    fact: str
+    was: str
+
+
+class _Part(msgspec.Struct, frozen=True):
+    code: str
+    is_kit: bool
+    is_component: bool
+
+
+lock_network = sql.run("lock_network")
+known = sql.rows("known", _Known)
+doubles = sql.rows("doubles", _Double)
+sku_ids = sql.rows("sku_ids", int)
+kit_components = sql.rows("kit_components", _Part)
+own = sql.rows("own", _Taken)
+disown = sql.run("disown")
+forget_statuses = sql.run("forget_statuses")
+map_statuses = sql.run("map_statuses")
+leave_pools = sql.run("leave_pools")
+join_pools = sql.run("join_pools")
+drop_barcodes = sql.run("drop_barcodes")
+add_barcodes = sql.run("add_barcodes")
+drop_components = sql.run("drop_components")
+add_components = sql.run("add_components")
+mark_kits = sql.run("mark_kits")
+
+WRITE = {name: sql.run(f"write_{name}") for name in KINDS if name != "kits"}
+
+
+async def load(
+    db: Database,
+    *,
+    kind: str,
+    rows: Sequence[dict[str, Any]],
+    who: str,
+    now: datetime,
+    cache: Cache | None = None,
+) -> Loaded:
+    """Makes and changes objects of a kind; the same rows again change nothing.
+
+    Every row is read and its references are looked up first: if one is refused, nothing is applied. What follows
+    from a change (segments, stock under new rules) is done before it returns.
+    """
+    if kind not in KINDS:
+        raise BadInput(f"kind {kind!r} is unknown; one of {', '.join(KINDS)} is expected")
+    if len(rows) > ROWS_MAX:
+        raise BadInput(f"{len(rows)} rows at once are too many; at most {ROWS_MAX}")
+    described = KINDS[kind]
+    given, refused = read_rows(described, rows)
+    if refused:
+        return Loaded(kind, 0, 0, 0, refused)
+    await follow(db)
+    async with db.transaction() as tx:
+        await lock_network(tx)
+        refused = await unknown_references(tx, described, given)
+        before = await read(tx, described, keys=given)
+        refused += [
+            RefusedRow(row.row, field, f"a new {described.one} needs it")
+            for row in given if row.key not in before
+            for field in described.needs if field not in row.body
+        ]  # fmt: skip
+        if not refused:
+            refused = await refused_by_kind(tx, kind, given)
+        if refused:
+            return Loaded(kind, 0, 0, 0, sorted(refused, key=lambda fault: fault.row))
+        after = {row.key: network.merged(described, before.get(row.key), row.body) for row in given}
+        changed = {key: body for key, body in after.items() if before.get(key) != body}
+        if changed:
+            taken = await write(tx, kind, changed)
+            await keep(tx, who=who, steps=steps_of(described, before, changed, taken))
+            await consequences(tx, kind, before, changed, who)
+    created = sum(1 for key in changed if key not in before)
+    if changed:
+        await follow(db)
+        if cache is not None:
+            for name in ("project", "parked"):
+                await cache.wake(name)
+    return Loaded(kind, created, len(changed) - created, len(given) - len(changed))
+
+
+async def read(tx: Connection, kind: Kind, *, keys: Sequence[Given]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The objects of these keys that exist."""
+    if len(kind.key) == 1:
+        found = await READ[kind.name](tx, codes=[row.key[0] for row in keys], after="", limit=None)
+    else:
+        wanted = [dict(zip(kind.key, row.key, strict=True)) for row in keys]
+        found = await READ[kind.name](tx, rows=wanted, after="", limit=None)
+    return {tuple(kept.body[part] for part in kind.key): kept.body for kept in found}
+
+
+async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given]) -> list[RefusedRow]:
+    """The rows that name a location, pool, source or sku that does not exist."""
+    named: list[tuple[int, str, str, str]] = []
+    for row in given:
+        named += [(row.row, field, of, row.body[field]) for field, of in kind.refers.items() if field in row.body]
+        named += [(row.row, "locations", "location", code) for code in row.body.get("locations", [])]
+        named += [
+            (row.row, "owns", "location", code) for part in row.body.get("owns", []) for code in part["locations"]
+        ]
+        named += [(row.row, "component", "sku", part["component"]) for part in row.body.get("components", [])]
+    wanted: dict[str, set[str]] = {name: set() for name in ("location", "pool", "source", "sku")}
+    for _, _, of, code in named:
+        wanted[of].add(code)
+    exist = {
+        (found.kind, found.code)
+        for found in await known(
+            tx, locations=sorted(wanted["location"]), pools=sorted(wanted["pool"]), sources=sorted(wanted["source"]),
+            skus=sorted(wanted["sku"]),
+        )
+    }  # fmt: skip
+    return [RefusedRow(row, field, f"no {of} has the code {code!r}") for row, field, of, code in named
+            if (of, code) not in exist]  # fmt: skip
+
+
+async def refused_by_kind(tx: Connection, kind: str, given: Sequence[Given]) -> list[RefusedRow]:
+    """What only the network as a whole can tell of a row."""
+    if kind == "sources":
+        owner: dict[tuple[str, str], str] = {}
+        refused = []
+        for row in given:
+            if row.key[0] == "oms":
+                refused.append(RefusedRow(row.row, "code", "'oms' is the house itself"))
+            for part in row.body.get("owns", []):
+                for key in ((location, fact) for location in part["locations"] for fact in part["facts"]):
+                    if owner.setdefault(key, row.key[0]) != row.key[0]:
+                        why = f"{key[1]} at {key[0]!r} has one owner; this file names {owner[key]!r} too"
+                        refused.append(RefusedRow(row.row, "owns", why))
+        return refused
+    if kind == "kits":
+        kits = {row.key[0] for row in given}
+        names = kits | {part["component"] for row in given for part in row.body["components"]}
+        parts = {part.code: part for part in await kit_components(tx, codes=sorted(names))}
+        nested = "is a kit itself; name its components"
+        refused = [
+            RefusedRow(row.row, "component", f"{part['component']!r} {nested}")
+            for row in given for part in row.body["components"]
+            if part["component"] in kits or parts[part["component"]].is_kit
+        ]  # fmt: skip
+        used = "is a component of another kit; a kit in a kit is not known"
+        return refused + [RefusedRow(row.row, "kit", used) for row in given if parts[row.key[0]].is_component]
+    if kind == "pools":
+        present = {pool.code for pool in await READ["pools"](tx, codes=None, after="", limit=None)}
+        if len(present | {row.key[0] for row in given}) > network.POOLS_MAX:
+            return [RefusedRow(given[-1].row, "code", f"there may be {network.POOLS_MAX} pools")]
+    return []
+
+
+async def write(tx: Connection, kind: str, changed: dict[tuple[str, ...], dict[str, Any]]) -> list[_Taken]:
+    """Writes objects as they are to be; says which facts a source took over from another."""
+    rows = [changed[key] for key in sorted(changed)]
+    if kind != "kits":
+        await WRITE[kind](tx, rows=rows)
+    if kind == "pools":
+        await leave_pools(tx, rows=rows)
+        await join_pools(tx, rows=rows)
+    elif kind == "skus":
+        await drop_barcodes(tx, rows=rows)
+        await add_barcodes(tx, rows=rows)
+    elif kind == "kits":
+        codes = [row["kit"] for row in rows]
+        await drop_components(tx, codes=codes)
+        await add_components(tx, rows=rows)
+        await mark_kits(tx, codes=codes)
+    elif kind == "sources":
+        await disown(tx, rows=rows)
+        await forget_statuses(tx, rows=rows)
+        await map_statuses(tx, rows=rows)
+        return await own(tx, rows=rows)
+    return []
+
+
+def steps_of(
+    kind: Kind,
+    before: dict[tuple[str, ...], dict[str, Any]],
+    changed: dict[tuple[str, ...], dict[str, Any]],
+    taken: Iterable[_Taken],
+) -> list[Step]:
+    """What history keeps: the whole of a new object, of a changed one what was and what is; never a secret."""
+    from_others: dict[str, list[dict[str, str]]] = {}
+    for fact in taken:
+        from_others.setdefault(fact.source, []).append({"location": fact.location, "fact": fact.fact, "was": fact.was})
+    steps = []
+    for key, body in sorted(changed.items()):
+        old = before.get(key)
+        detail: dict[str, Any]
+        if old is None:
+            detail = {"after": network.masked(body)}
+        else:
+            fields = [name for name in body if old.get(name) != body[name]]
+            detail = {
+                "before": network.masked({name: old.get(name) for name in fields}),
+                "after": network.masked({name: body[name] for name in fields}),
+            }
+        if kind.name == "sources" and from_others.get(key[0]):
+            detail["taken_over"] = from_others[key[0]]
+        step = "created" if old is None else "changed"
+        steps.append(Step(kind=kind.one, id=" ".join(key), step=step, detail=detail))
+    return steps
+
+
+async def consequences(
+    tx: Connection,
+    kind: str,
+    before: dict[tuple[str, ...], dict[str, Any]],
+    changed: dict[tuple[str, ...], dict[str, Any]],
+    who: str,
+) -> None:
+    """What a change means for others, in its transaction: numbering, what is told, likely doubles."""
+    if kind == "pools":
+        await renumber(tx, who=who)
+    if kind == "channels" and any(told(before.get(key)) != told(body) for key, body in changed.items()):
+        await ledger.touch(tx, None)
+    skus = {body.get("sku") or body.get("kit") for body in changed.values() if kind in ("incoming", "kits")}
+    if kind == "skus":
+        skus |= {key[0] for key in changed if key not in before}
+    if skus:
+        await ledger.touch(tx, await sku_ids(tx, codes=sorted(skus)))
+    if kind in ("skus", "sku_aliases"):
+        codes = {body.get("sku") or body["code"] for body in changed.values()}
+        await flag_doubles(tx, codes=sorted(codes))
+
+
+def told(channel: dict[str, Any] | None) -> tuple[Any, ...] | None:
+    """Of a channel, what shapes the numbers that it is told."""
+    return None if channel is None else tuple(channel[name] for name in ("pool", "buffer", "cap", "on"))
+
+
+async def flag_doubles(tx: Connection, *, codes: Sequence[str]) -> None:
+    """Opens an exception for each likely double among these skus and what exists; it refuses nothing."""
+    found = await doubles(tx, codes=codes)
+    reasons = {
+        "barcode": "have the same barcode {what}",
+        "name": "have the same name and weight ({what})",
+        "alias": "are mixed up: source {what}, which is another sku's own code, for the first",
+    }
+    troubles = [
+        Trouble(
+            kind="sku_double", subject=f"{double.why}:{double.what}"[:500], due_hours=168,
+            detail=f"Skus {', '.join(double.codes[:10])} {reasons[double.why].format(what=double.what)}. "
+            "If they are one thing, keep one and map the other's codes to it; if not, resolve this.",
+            payload={"skus": double.codes},
+        )
+        for double in found[:DOUBLES_MAX]
+    ]  # fmt: skip
+    if len(found) > DOUBLES_MAX:
+        more = len(found) - DOUBLES_MAX
+        text = f"{more} more likely doubles came with one load, beyond the {DOUBLES_MAX} that are listed."
+        troubles.append(Trouble(kind="sku_double", subject="more", detail=text, due_hours=168))
+    await raise_exceptions(tx, troubles)

@@ -1,0 +1,395 @@
+-- name: lock_network
+-- One change of the network at a time.
+select pg_advisory_xact_lock(hashtext('network'));
+
+-- name: locations
+-- Locations as their callers write them, by code.
+select l.code, jsonb_build_object(
+         'code', l.code, 'name', l.name, 'kind', l.kind, 'lat', l.lat, 'lon', l.lon, 'country', l.country,
+         'postal_code', l.postal_code, 'time_zone', l.time_zone, 'capacity_orders', l.capacity_orders,
+         'capacity_items', l.capacity_items, 'capacity_cents', l.capacity_cents,
+         'safety_stock', l.safety_stock, 'on', l.is_on) as body
+  from location l
+ where (:codes::text[] is null or l.code = any(:codes)) and l.code > :after
+ order by l.code limit :limit::int;
+
+-- name: write_locations
+-- Makes or changes locations; where what may be sold there changes, their stock is rewritten from the first sku on.
+insert into location as l (code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders,
+                           capacity_items, capacity_cents, safety_stock, is_on)
+select code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders, capacity_items, capacity_cents,
+       safety_stock, "on"
+  from jsonb_to_recordset(:rows) as r(code text, name text, kind text, lat float8, lon float8, country text,
+       postal_code text, time_zone text, capacity_orders int, capacity_items int, capacity_cents bigint,
+       safety_stock int, "on" boolean)
+on conflict (code) do update
+  set name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
+      postal_code = excluded.postal_code, time_zone = excluded.time_zone,
+      capacity_orders = excluded.capacity_orders, capacity_items = excluded.capacity_items,
+      capacity_cents = excluded.capacity_cents, safety_stock = excluded.safety_stock, is_on = excluded.is_on,
+      rewrite_after = case when (l.safety_stock, l.is_on) = (excluded.safety_stock, excluded.is_on)
+                           then l.rewrite_after else 0 end;
+
+-- name: pools
+-- Pools with the codes of their locations.
+select p.code, jsonb_build_object('code', p.code, 'name', p.name, 'locations', coalesce((
+         select jsonb_agg(l.code order by l.code collate "C") from pool_location m join location l using (location_id)
+          where m.pool_id = p.pool_id), '[]')) as body
+  from pool p
+ where (:codes::text[] is null or p.code = any(:codes)) and p.code > :after
+ order by p.code limit :limit::int;
+
+-- name: write_pools
+-- Makes or changes pools, without their members.
+insert into pool (code, name)
+select code, name from jsonb_to_recordset(:rows) as r(code text, name text) order by code
+on conflict (code) do update set name = excluded.name;
+
+-- name: leave_pools
+-- Locations that these pools no longer list leave them.
+delete from pool_location m
+ using pool p, jsonb_to_recordset(:rows) as r(code text, locations jsonb), location l
+ where p.code = r.code and m.pool_id = p.pool_id and l.location_id = m.location_id and not r.locations ? l.code;
+
+-- name: join_pools
+-- Locations that these pools list join them.
+insert into pool_location (pool_id, location_id)
+select p.pool_id, l.location_id
+  from jsonb_to_recordset(:rows) as r(code text, locations jsonb)
+  join pool p on p.code = r.code
+  cross join lateral jsonb_array_elements_text(r.locations) as m(code)
+  join location l on l.code = m.code
+on conflict do nothing;
+
+-- name: memberships
+-- Every pool with the locations that it draws on.
+select p.pool_id, coalesce(array_agg(m.location_id) filter (where m.location_id is not null), '{}') as locations
+  from pool p left join pool_location m using (pool_id) group by p.pool_id order by p.pool_id;
+
+-- name: insert_layout
+-- A new numbering of pools and segments; it is the one that new skus are made with.
+with made as (
+  insert into layout (pools, segments) values (:pools, :segments) returning layout_id
+), placed as (
+  insert into layout_location (layout_id, location_id, segment)
+  select made.layout_id, n.location_id, n.segment
+    from made, unnest(:locations::int[], :places::int[]) as n(location_id, segment)
+)
+select layout_id from made;
+
+-- name: newest_layout
+-- The layout in force.
+select layout_id, pools, segments from layout order by layout_id desc limit 1;
+
+-- name: newest_members
+-- The segment of each location in the layout in force.
+select location_id, segment from layout_location where layout_id = (select max(layout_id) from layout);
+
+-- name: channels
+-- Channels as their callers write them.
+select c.code, jsonb_build_object(
+         'code', c.code, 'name', c.name, 'pool', p.code, 'kind', c.kind, 'mode', c.mode, 'buffer', c.buffer,
+         'cap', c.cap, 'reset_minutes', c.reset_minutes, 'settings', c.settings, 'on', c.is_on) as body
+  from channel c join pool p using (pool_id)
+ where (:codes::text[] is null or c.code = any(:codes)) and c.code > :after
+ order by c.code limit :limit::int;
+
+-- name: write_channels
+-- Makes or changes channels; a change of mode or pool starts with a reset.
+insert into channel as c (code, name, pool_id, kind, mode, buffer, cap, reset_minutes, settings, is_on)
+select r.code, r.name, p.pool_id, r.kind, r.mode, r.buffer, r.cap, r.reset_minutes, r.settings, r."on"
+  from jsonb_to_recordset(:rows) as r(code text, name text, pool text, kind text, mode text, buffer int, cap int,
+       reset_minutes int, settings jsonb, "on" boolean)
+  join pool p on p.code = r.pool
+on conflict (code) do update
+  set name = excluded.name, pool_id = excluded.pool_id, kind = excluded.kind, mode = excluded.mode,
+      buffer = excluded.buffer, cap = excluded.cap, reset_minutes = excluded.reset_minutes,
+      settings = excluded.settings, is_on = excluded.is_on,
+      reset_due = c.reset_due or (c.kind, c.mode, c.pool_id, c.is_on)
+                                 <> (excluded.kind, excluded.mode, excluded.pool_id, excluded.is_on);
+
+-- name: sources
+-- Sources with what each owns, grouped by equal facts, and its table of statuses. The house itself is not listed.
+select s.code, jsonb_build_object(
+         'code', s.code, 'name', s.name, 'kind', s.kind, 'quantity_kind', s.quantity_kind,
+         'order_level', s.order_level, 'window_seconds', s.window_seconds, 'deducts_at', s.deducts_at,
+         'acknowledges', s.acknowledges, 'absent_is_zero', s.absent_is_zero, 'sums_rows', s.sums_rows,
+         'deducted_holds', s.deducted_holds, 'additions', s.additions, 'gates', s.gates, 'folder', s.folder,
+         'morning_at', to_char(s.morning_at, 'HH24:MI'), 'time_zone', s.time_zone,
+         'stale_after_seconds', s.stale_after_seconds,
+         'owns', coalesce((
+           select jsonb_agg(jsonb_build_object('locations', locations, 'facts', facts) order by facts)
+             from (select facts, array_agg(code order by code collate "C") as locations
+                     from (select l.code, array_agg(o.fact order by o.fact collate "C") as facts
+                             from ownership o join location l using (location_id)
+                            where o.source_id = s.source_id group by l.code) f
+                    group by facts) g), '[]'),
+         'status_map', coalesce((
+           select jsonb_agg(jsonb_build_object('field', m.field, 'value', m.value, 'means', m.means,
+                                               'hold_code', m.hold_code)
+                            order by m.field collate "C", m.value collate "C")
+             from status_map m where m.source_id = s.source_id), '[]')) as body
+  from source s
+ where s.kind <> 'house' and (:codes::text[] is null or s.code = any(:codes)) and s.code > :after
+ order by s.code limit :limit::int;
+
+-- name: write_sources
+-- Makes or changes sources, without what they own.
+insert into source (code, name, kind, quantity_kind, order_level, window_seconds, deducts_at, acknowledges,
+                    absent_is_zero, sums_rows, deducted_holds, additions, gates, folder, morning_at, time_zone,
+                    stale_after_seconds)
+select code, name, kind, quantity_kind, order_level, window_seconds, deducts_at, acknowledges, absent_is_zero,
+       sums_rows, deducted_holds, additions, gates, folder, morning_at, time_zone, stale_after_seconds
+  from jsonb_to_recordset(:rows) as r(code text, name text, kind text, quantity_kind text, order_level text,
+       window_seconds int, deducts_at text, acknowledges boolean, absent_is_zero boolean, sums_rows boolean,
+       deducted_holds text[], additions jsonb, gates jsonb, folder text, morning_at time, time_zone text,
+       stale_after_seconds int)
+on conflict (code) do update
+  set name = excluded.name, kind = excluded.kind, quantity_kind = excluded.quantity_kind,
+      order_level = excluded.order_level, window_seconds = excluded.window_seconds,
+      deducts_at = excluded.deducts_at, acknowledges = excluded.acknowledges,
+      absent_is_zero = excluded.absent_is_zero, sums_rows = excluded.sums_rows,
+      deducted_holds = excluded.deducted_holds, additions = excluded.additions, gates = excluded.gates,
+      folder = excluded.folder, morning_at = excluded.morning_at, time_zone = excluded.time_zone,
+      stale_after_seconds = excluded.stale_after_seconds;
+
+-- name: disown
+-- What these sources no longer list is nobody's.
+delete from ownership o
+ using source s, jsonb_to_recordset(:rows) as r(code text)
+ where s.code = r.code and o.source_id = s.source_id;
+
+-- name: own
+-- Each listed fact at each listed location is this source's from now on; says from whom it was taken.
+with n as (
+  select distinct l.location_id, f.fact, s.source_id, s.code as source, l.code as location
+    from jsonb_to_recordset(:rows) as r(code text, owns jsonb)
+    join source s on s.code = r.code
+    cross join lateral jsonb_to_recordset(r.owns) as o(locations jsonb, facts jsonb)
+    cross join lateral jsonb_array_elements_text(o.locations) as m(code)
+    join location l on l.code = m.code
+    cross join lateral jsonb_array_elements_text(o.facts) as f(fact)
+), before as (
+  select n.source, n.location, n.fact, b.code as was
+    from n join ownership o using (location_id, fact) join source b on b.source_id = o.source_id
+), written as (
+  insert into ownership (location_id, fact, source_id) select location_id, fact, source_id from n
+  on conflict (location_id, fact) do update set source_id = excluded.source_id
+)
+select source, location, fact, was from before;
+
+-- name: forget_statuses
+-- The tables of statuses of these sources, to be written anew.
+delete from status_map m
+ using source s, jsonb_to_recordset(:rows) as r(code text)
+ where s.code = r.code and m.source_id = s.source_id;
+
+-- name: map_statuses
+-- What each status, bin type and task type of these sources is.
+insert into status_map (source_id, field, value, means, hold_code)
+select s.source_id, m.field, m.value, m.means, m.hold_code
+  from jsonb_to_recordset(:rows) as r(code text, status_map jsonb)
+  join source s on s.code = r.code
+  cross join lateral jsonb_to_recordset(r.status_map) as m(field text, value text, means text, hold_code text);
+
+-- name: skus
+-- Skus with their barcodes.
+select k.code, jsonb_build_object(
+         'code', k.code, 'name', k.name, 'price_cents', k.price_cents, 'value_cents', k.value_cents,
+         'weight_grams', k.weight_grams, 'barcodes', coalesce((
+           select jsonb_agg(b.barcode order by b.barcode collate "C") from sku_barcode b where b.sku_id = k.sku_id),
+         '[]')) as body
+  from sku k
+ where (:codes::text[] is null or k.code = any(:codes)) and k.code > :after
+ order by k.code limit :limit::int;
+
+-- name: write_skus
+-- Makes or changes skus, without their barcodes; their availability rows are made with them.
+insert into sku (code, name, price_cents, value_cents, weight_grams)
+select code, name, price_cents, value_cents, weight_grams
+  from jsonb_to_recordset(:rows) as r(code text, name text, price_cents int, value_cents int, weight_grams int)
+on conflict (code) do update
+  set name = excluded.name, price_cents = excluded.price_cents, value_cents = excluded.value_cents,
+      weight_grams = excluded.weight_grams;
+
+-- name: drop_barcodes
+-- Barcodes that these skus no longer list.
+delete from sku_barcode b
+ using sku k, jsonb_to_recordset(:rows) as r(code text, barcodes jsonb)
+ where k.code = r.code and b.sku_id = k.sku_id and not r.barcodes ? b.barcode;
+
+-- name: add_barcodes
+-- Barcodes that these skus list.
+insert into sku_barcode (barcode, sku_id)
+select b.barcode, k.sku_id
+  from jsonb_to_recordset(:rows) as r(code text, barcodes jsonb)
+  join sku k on k.code = r.code
+  cross join lateral jsonb_array_elements_text(r.barcodes) as b(barcode)
+on conflict do nothing;
+
+-- name: doubles
+-- Skus that are likely the same thing: one barcode, the same name and weight, or an alias that is another's code.
+with given as (
+  select sku_id, code, weight_grams, regexp_replace(lower(name), '[^[:alnum:]]+', '', 'g') as name
+    from sku where code = any(:codes::text[])
+)
+select 'barcode' as why, b.barcode as what, array_agg(k.code order by k.code) as codes
+  from sku_barcode b join sku k using (sku_id)
+ where b.barcode in (select barcode from sku_barcode join given using (sku_id))
+ group by b.barcode having count(*) > 1
+union all
+select 'name', min(k.name) || ', ' || k.weight_grams || ' g', array_agg(k.code order by k.code)
+  from sku k
+  join (select distinct name, weight_grams from given where weight_grams is not null and length(name) > 2) g
+    on g.weight_grams = k.weight_grams and g.name = regexp_replace(lower(k.name), '[^[:alnum:]]+', '', 'g')
+ group by g.name, k.weight_grams having count(*) > 1
+union all
+select 'alias', s.code || ' says ' || a.code, array[k.code, a.code]
+  from sku_alias a join source s using (source_id) join sku k using (sku_id) join sku other on other.code = a.code
+ where other.sku_id <> k.sku_id and (k.code = any(:codes::text[]) or a.code = any(:codes::text[]));
+
+-- name: kits
+-- Kits with their components.
+select k.code, jsonb_build_object('kit', k.code, 'components',
+         jsonb_agg(jsonb_build_object('component', c.code, 'quantity', m.quantity) order by c.code collate "C")) as body
+  from kit m join sku k on k.sku_id = m.kit_id join sku c on c.sku_id = m.component_id
+ where (:codes::text[] is null or k.code = any(:codes)) and k.code > :after
+ group by k.code order by k.code limit :limit::int;
+
+-- name: drop_components
+-- What these kits were made of.
+delete from kit m using sku k where k.sku_id = m.kit_id and k.code = any(:codes::text[]);
+
+-- name: add_components
+-- What these kits are made of.
+insert into kit (kit_id, component_id, quantity)
+select k.sku_id, c.sku_id, m.quantity
+  from jsonb_to_recordset(:rows) as r(kit text, components jsonb)
+  join sku k on k.code = r.kit
+  cross join lateral jsonb_to_recordset(r.components) as m(component text, quantity int)
+  join sku c on c.code = m.component;
+
+-- name: mark_kits
+-- A sku with components is a kit.
+update sku k set is_kit = exists (select from kit m where m.kit_id = k.sku_id) where k.code = any(:codes::text[]);
+
+-- name: kit_components
+-- Of these skus: those that are a component of a kit, and those that are a kit.
+select k.code, k.is_kit, exists (select from kit m where m.component_id = k.sku_id) as is_component
+  from sku k where k.code = any(:codes::text[]);
+
+-- name: units
+-- Units of measure of skus, in how many each.
+select k.code || ' ' || u.uom as code,
+       jsonb_build_object('sku', k.code, 'uom', u.uom, 'quantity', u.quantity) as body
+  from unit u join sku k using (sku_id)
+ where (:rows::jsonb is null or (k.code, u.uom) in (
+         select r.sku, r.uom from jsonb_to_recordset(:rows) as r(sku text, uom text)))
+   and k.code || ' ' || u.uom > :after
+ order by 1 limit :limit::int;
+
+-- name: write_units
+-- Makes or changes units of measure.
+insert into unit (sku_id, uom, quantity)
+select k.sku_id, r.uom, r.quantity
+  from jsonb_to_recordset(:rows) as r(sku text, uom text, quantity int) join sku k on k.code = r.sku
+on conflict (sku_id, uom) do update set quantity = excluded.quantity;
+
+-- name: sku_aliases
+-- Codes of skus as each source says them.
+select s.code || ' ' || a.code as code,
+       jsonb_build_object('source', s.code, 'code', a.code, 'sku', k.code) as body
+  from sku_alias a join source s using (source_id) join sku k using (sku_id)
+ where (:rows::jsonb is null or (s.code, a.code) in (
+         select r.source, r.code from jsonb_to_recordset(:rows) as r(source text, code text)))
+   and s.code || ' ' || a.code > :after
+ order by 1 limit :limit::int;
+
+-- name: write_sku_aliases
+-- Makes or changes codes of skus.
+insert into sku_alias (source_id, code, sku_id)
+select s.source_id, r.code, k.sku_id
+  from jsonb_to_recordset(:rows) as r(source text, code text, sku text)
+  join source s on s.code = r.source join sku k on k.code = r.sku
+on conflict (source_id, code) do update set sku_id = excluded.sku_id;
+
+-- name: location_aliases
+-- Codes of locations as each source says them.
+select s.code || ' ' || a.code as code,
+       jsonb_build_object('source', s.code, 'code', a.code, 'location', l.code) as body
+  from location_alias a join source s using (source_id) join location l using (location_id)
+ where (:rows::jsonb is null or (s.code, a.code) in (
+         select r.source, r.code from jsonb_to_recordset(:rows) as r(source text, code text)))
+   and s.code || ' ' || a.code > :after
+ order by 1 limit :limit::int;
+
+-- name: write_location_aliases
+-- Makes or changes codes of locations.
+insert into location_alias (source_id, code, location_id)
+select s.source_id, r.code, l.location_id
+  from jsonb_to_recordset(:rows) as r(source text, code text, location text)
+  join source s on s.code = r.source join location l on l.code = r.location
+on conflict (source_id, code) do update set location_id = excluded.location_id;
+
+-- name: incoming
+-- Expected receipts.
+select s.code || ' ' || i.reference || ' ' || k.code || ' ' || l.code as code, jsonb_build_object(
+         'source', s.code, 'reference', i.reference, 'sku', k.code, 'location', l.code, 'kind', i.kind,
+         'quantity', i.quantity, 'due_on', i.due_on) as body
+  from incoming i join source s using (source_id) join sku k using (sku_id) join location l using (location_id)
+ where (:rows::jsonb is null or (s.code, i.reference, k.code, l.code) in (
+         select r.source, r.reference, r.sku, r.location
+           from jsonb_to_recordset(:rows) as r(source text, reference text, sku text, location text)))
+   and s.code || ' ' || i.reference || ' ' || k.code || ' ' || l.code > :after
+ order by 1 limit :limit::int;
+
+-- name: write_incoming
+-- Makes or changes expected receipts.
+insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)
+select s.source_id, r.reference, k.sku_id, l.location_id, r.kind, r.quantity, r.due_on
+  from jsonb_to_recordset(:rows) as r(source text, reference text, sku text, location text, kind text, quantity int,
+       due_on date)
+  join source s on s.code = r.source join sku k on k.code = r.sku join location l on l.code = r.location
+on conflict (source_id, reference, sku_id, location_id) do update
+  set kind = excluded.kind, quantity = excluded.quantity, due_on = excluded.due_on;
+
+-- name: policies
+-- Policies of brokering.
+select p.code, jsonb_build_object('code', p.code, 'body', p.body) as body
+  from policy p
+ where (:codes::text[] is null or p.code = any(:codes)) and p.code > :after
+ order by p.code limit :limit::int;
+
+-- name: write_policies
+-- Makes or changes policies.
+insert into policy (code, body)
+select code, body from jsonb_to_recordset(:rows) as r(code text, body jsonb)
+on conflict (code) do update set body = excluded.body;
+
+-- name: listeners
+-- Who is told of exceptions.
+select i.url as code, jsonb_build_object('url', i.url, 'secrets', i.secrets, 'on', i.is_on) as body
+  from listener i
+ where (:codes::text[] is null or i.url = any(:codes)) and i.url > :after
+ order by i.url limit :limit::int;
+
+-- name: write_listeners
+-- Makes or changes listeners.
+insert into listener (url, secrets, is_on)
+select url, secrets, "on" from jsonb_to_recordset(:rows) as r(url text, secrets text[], "on" boolean)
+on conflict (url) do update set secrets = excluded.secrets, is_on = excluded.is_on;
+
+-- name: known
+-- Which of these codes exist, by kind.
+select 'location' as kind, code from location where code = any(:locations::text[])
+union all select 'pool', code from pool where code = any(:pools::text[])
+union all select 'source', code from source where code = any(:sources::text[]) and kind <> 'house'
+union all select 'sku', code from sku where code = any(:skus::text[]);
+
+-- name: sku_ids
+-- Ids of skus by code.
+select sku_id from sku where code = any(:codes::text[]) order by sku_id;
+
+-- name: rewriting
+-- A location whose stock rows are still to follow its safety stock and its on and off, and the skus done so far.
+select location_id, rewrite_after from location where rewrite_after is not null order by location_id limit 1;
