@@ -38,6 +38,7 @@ create table orders (
   pickup_location_id int references location,
   unique (channel_id, number)
 );
+create index on orders (channel_id, placed_at);
 create table order_line (
   line_id     bigint generated always as identity primary key,
   order_id    uuid not null references orders,
