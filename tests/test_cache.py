@@ -1,0 +1,150 @@
+"""Redis is speed, not truth: it may be emptied or be gone at any moment."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from datetime import date
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
+
+from oms import cache as door
+from oms.cache import Atp, Cache
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def cache(redis_url: str) -> AsyncIterator[Cache]:
+    opened = await Cache.open(redis_url)
+    await opened._redis.flushdb()
+    yield opened
+    await opened.close()
+
+
+def row(sku: str, atp: int, version: int, channel: str = "web") -> Atp:
+    return Atp(channel=channel, sku=sku, atp=atp, version=version)
+
+
+async def figures(cache: Cache, *skus: str, channel: str = "web") -> dict[str, int]:
+    return {sku: found.atp for sku, found in (await cache.get_atp(channel, skus)).atp.items()}
+
+
+async def test_what_is_written_is_read_back_in_one_piece(cache: Cache) -> None:
+    rows = [row("A", 4, 7), Atp("web", "B c|д", 0, 9, date(2026, 12, 1), 40), row("A", 3, 7, "local")]
+    assert await cache.put_atp(rows, epoch=await cache.epoch()) == 3
+    seen = await cache.get_atp("web", ["A", "B c|д", "none"])
+    assert set(seen.atp) == {"A", "B c|д"}
+    b = seen.atp["B c|д"]
+    assert (b.atp, b.version, b.next_on, b.next_quantity) == (0, 9, date(2026, 12, 1), 40)
+    assert b.written_at is not None
+    assert await figures(cache, "A", channel="local") == {"A": 3}
+
+
+async def test_names_with_the_separator_are_not_confused(cache: Cache) -> None:
+    await cache.put_atp([row("x", 1, 1, "a:b"), row("b:x", 2, 1, "a")], epoch=await cache.epoch())
+    assert await figures(cache, "x", channel="a:b") == {"x": 1}
+    assert await figures(cache, "b:x", channel="a") == {"b:x": 2}
+
+
+async def test_an_older_version_never_overwrites_a_newer_one(cache: Cache) -> None:
+    epoch = await cache.epoch()
+    await cache.put_atp([row("A", 5, 10), row("B", 5, 9)], epoch=epoch)
+    assert await cache.put_atp([row("A", 9, 9), row("B", 8, 10)], epoch=epoch) == 1
+    assert await figures(cache, "A", "B") == {"A": 5, "B": 8}
+
+
+async def test_the_same_version_is_written_by_the_projector_and_not_by_a_reader(cache: Cache) -> None:
+    epoch = await cache.epoch()
+    await cache.put_atp([row("A", 5, 10)], epoch=epoch)
+    await cache.put_atp([row("A", 4, 10)], epoch=epoch, fills=True)
+    assert await figures(cache, "A") == {"A": 5}
+    await cache.put_atp([row("A", 3, 10)], epoch=epoch)
+    assert await figures(cache, "A") == {"A": 3}
+
+
+async def test_after_a_flush_nobody_writes_what_it_remembers(cache: Cache) -> None:
+    before = await cache.get_atp("web", ["A"])
+    assert before.epoch is not None
+    await cache._redis.flushdb()
+    assert await cache.put_atp([row("A", 5, 1)], epoch=before.epoch) is None
+    seen = await cache.get_atp("web", ["A"])
+    assert seen.atp == {} and seen.epoch not in (None, before.epoch)
+    assert await cache.put_atp([row("A", 4, 2)], epoch=seen.epoch, fills=True) == 1
+    assert await figures(cache, "A") == {"A": 4}
+
+
+async def test_a_projection_has_a_maximum_age(cache: Cache) -> None:
+    await cache.put_atp([row("A", 5, 1)], epoch=await cache.epoch())
+    keys = [key async for key in cache._redis.scan_iter("atp:*:web:*")]
+    assert [0 < await cache._redis.ttl(key) <= door.ATP_SECONDS_MAX for key in keys] == [True]
+
+
+async def test_many_calls_wake_once_and_none_is_lost_before_the_waiting(cache: Cache) -> None:
+    for _ in range(5):
+        await cache.wake("broker")
+    assert await cache.wait(["push", "broker"], 5) == "broker"
+    assert await cache.wait(["push", "broker"], 0.05) is None
+
+
+async def test_one_who_waits_is_woken(cache: Cache) -> None:
+    waiting = asyncio.create_task(cache.wait(["broker"], 30))
+    await asyncio.sleep(0.05)
+    await cache.wake("broker")
+    assert await asyncio.wait_for(waiting, 10) == "broker"
+
+
+async def test_without_redis_nothing_raises_and_nothing_is_found() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        cache = await Cache.open(f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
+        assert await cache.ping() is False
+        await cache.wake("broker")
+        assert await cache.wait(["broker"], 0.05) is None
+        seen = await cache.get_atp("web", ["A"])
+        assert seen.epoch is None and seen.atp == {}
+        assert await cache.epoch() is None
+        assert await cache.put_atp([row("A", 1, 1)], epoch=None) is None
+        assert await cache.put_atp([row("A", 1, 1)], epoch="of another time") is None
+        await cache.close()
+
+
+async def test_a_redis_that_comes_back_is_used_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "GONE_SECONDS", 0.01)
+    where = parse_url(redis_url)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner = await (
+            asyncio.open_unix_connection(where["path"])
+            if "path" in where
+            else asyncio.open_connection(where["host"], where["port"])
+        )
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(pump(reader, inner[1]), pump(inner[0], writer))
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cache = await Cache.open(f"redis://127.0.0.1:{port}/0")
+    assert await cache.epoch() is None
+    server = await asyncio.start_server(relay, "127.0.0.1", port)
+    await asyncio.sleep(0.02)
+    assert await cache.put_atp([row("Z", 1, 1)], epoch=await cache.epoch()) is not None
+    await cache.close()
+    server.close()
+
+
+async def test_killed_connections_are_made_anew(cache: Cache, redis_url: str) -> None:
+    await cache.wake("x")
+    other = Redis.from_url(redis_url)
+    await other.client_kill_filter(_type="normal", skipme=True)
+    await other.aclose()
+    found = [await cache.epoch() for _ in range(2)]
+    if None in found:  # the first call may have met the dead connection
+        await asyncio.sleep(door.GONE_SECONDS + 0.05)
+    assert await cache.epoch() is not None
