@@ -46,24 +46,25 @@ on conflict do nothing;
 select analyze_feed(:feed_id);
 
 -- name: resolve_rows
--- Sums the good rows by sku and location, in sku order; gives how many rows were good.
-with good as (
-  select * from read_rows(:feed_id, :source_id) where reason is null
-), summed as (
-  select sku_id, location_id, sum(units) as quantity, count(*) as rows,
-         jsonb_object_agg(hold_code, units) filter (where hold_code is not null) as one_held,
-         count(*) filter (where hold_code is not null) as held_rows
-    from good where means in ('on_hand', 'hold')
-   group by sku_id, location_id
-), kept as (
+-- Sums the good rows by sku and location, in sku order; gives how many rows were good and how many of them are holds.
+with kept as (
   insert into feed_key (feed_id, sku_id, location_id, quantity, held, rows)
-  select :feed_id, sku_id, location_id, least(quantity, 1000000000)::int, one_held, rows
-    from summed order by sku_id, location_id
-  returning rows, held
+  select :feed_id, sku_id, location_id, least(sum(units), 1000000000)::int,
+         jsonb_object_agg(hold_code, units) filter (where hold_code is not null), count(*)
+    from read_rows(:feed_id, :source_id)
+   where reason is null and means in ('on_hand', 'hold')
+   group by sku_id, location_id order by sku_id, location_id
+  returning rows, held is not null as holds
 )
-select coalesce((select sum(rows) from kept), 0)::bigint as good,
-       coalesce((select sum(held_rows) from summed), 0)::bigint as held_rows,
-       (select count(*) from good where means in ('incoming', 'ignored'))::bigint as beside;
+select coalesce(sum(rows), 0)::bigint as good, count(*) filter (where holds)::bigint as held_keys from kept;
+
+-- name: beside_rows
+-- Good rows that are neither on hand nor held: incoming and ignored.
+select count(*) from read_rows(:feed_id, :source_id) where reason is null and means in ('incoming', 'ignored');
+
+-- name: plan_for_staging
+-- Sorts in memory and joins by hash, for this transaction: the feed just came and its parts have no statistics.
+select set_config('work_mem', '64MB', true), set_config('enable_nestloop', 'off', true);
 
 -- name: index_keys
 -- The staged keys in sku order.
@@ -174,44 +175,36 @@ select l.code, coalesce(o.code, '') as owner, l.location_id
 -- Takes locations out of the staged feed.
 delete from feed_key where feed_id = :feed_id and location_id = any(:locations::int[]);
 
--- name: zero_absent
--- Keys that a full feed leaves out: zero where the source's contract says so, else pinned to what they had.
-with part as (
-  select location_id from baseline where feed_id = :feed_id and scope = 'full' and state = 'staged'
-)
-insert into feed_key (feed_id, sku_id, location_id, quantity, rows)
-select :feed_id, s.sku_id, s.location_id, 0, 0
-  from stock s join part using (location_id)
- where :absent_is_zero::boolean
-   and (s.on_hand <> 0 or exists (select from posting p where p.sku_id = s.sku_id and p.location_id = s.location_id
-                                     and p.contained_in is null))
-   and not exists (select from feed_key k
+-- name: add_absent
+-- Keys that a full feed leaves out: zero where the source's contract says so, else they keep what they had.
+insert into feed_key (feed_id, sku_id, location_id, quantity, rows, untouched)
+select :feed_id, s.sku_id, s.location_id, 0, 0, not :absent_is_zero::boolean
+  from stock s
+  join baseline p on p.feed_id = :feed_id and p.location_id = s.location_id and p.scope = 'full' and p.state = 'staged'
+ where not exists (select from feed_key k
                     where k.feed_id = :feed_id and k.sku_id = s.sku_id and k.location_id = s.location_id);
 
 -- name: weigh
 -- What each part says against what is in force, for the gates.
-with part as (
-  select baseline_id, location_id, previous_id from baseline where feed_id = :feed_id and state = 'staged'
-), now as (
-  select s.location_id, count(*) filter (where s.on_hand > 0) as keys, sum(greatest(s.on_hand, 0)) as units
-    from stock s join part using (location_id) group by s.location_id
-), said as (
-  select k.location_id, count(*) filter (where k.rows > 0) as keys, sum(k.quantity) as units,
+with said as (
+  select k.location_id,
+         count(*) filter (where s.on_hand > 0) as keys_before,
+         coalesce(sum(s.on_hand) filter (where s.on_hand > 0), 0) as units_before,
+         count(*) filter (where k.rows > 0) as keys,
+         sum(case when k.untouched then greatest(s.on_hand, 0) else k.quantity end) as units,
          count(*) filter (where k.rows > 0 and s.on_hand > 0) as present,
          count(*) filter (where k.quantity = 0 and not k.untouched and s.on_hand > 0) as to_zero,
-         count(*) filter (where k.rows = 0) as absent
+         count(*) filter (where k.rows = 0 and s.on_hand <> 0) as absent
     from feed_key k left join stock s on s.sku_id = k.sku_id and s.location_id = k.location_id
    where k.feed_id = :feed_id group by k.location_id
 )
-select p.baseline_id, l.code, p.previous_id is null as is_first,
-       coalesce(n.keys, 0)::bigint as keys_before, coalesce(n.units, 0)::bigint as units_before,
-       coalesce(s.keys, 0)::bigint as keys, coalesce(s.units, 0)::bigint as units,
-       coalesce(s.present, 0)::bigint as present, coalesce(s.to_zero, 0)::bigint as to_zero,
-       coalesce(s.absent, 0)::bigint as absent, coalesce(u.rows, 0)::bigint as unknown_skus
-  from part p join location l using (location_id)
-  left join now n using (location_id)
-  left join said s using (location_id)
+select p.baseline_id, l.code, p.previous_id is null as is_first, s.keys_before, s.units_before::bigint,
+       s.keys, coalesce(s.units, 0)::bigint as units, s.present, s.to_zero, s.absent,
+       coalesce(u.rows, 0)::bigint as unknown_skus
+  from baseline p join location l using (location_id)
+  join said s using (location_id)
   left join unnest(:unknown_locations::int[], :unknown_rows::bigint[]) as u(location_id, rows) using (location_id)
+ where p.feed_id = :feed_id and p.state = 'staged'
  order by l.code;
 
 -- name: unknown_by_location
@@ -247,18 +240,12 @@ with begun as (
 )
 select count(*) from begun;
 
--- name: pin_absent
+-- name: pin_untouched
 -- Keys that a full feed left out or got wrong keep the snapshot that they had.
-update stock s set is_pinned = true, baseline_id = case when s.is_pinned or s.baseline_id is not null then s.baseline_id
-                                                        else b.previous_id end
-  from baseline b
- where b.feed_id = :feed_id and b.state = 'applying' and b.scope = 'full' and s.location_id = b.location_id
-   and not s.is_pinned
-   and not exists (select from feed_key k where k.feed_id = :feed_id and k.sku_id = s.sku_id
-                      and k.location_id = s.location_id and not k.untouched)
-   and (not :absent_is_zero::boolean
-        or exists (select from feed_key k where k.feed_id = :feed_id and k.sku_id = s.sku_id
-                      and k.location_id = s.location_id and k.untouched));
+update stock s set is_pinned = true, baseline_id = coalesce(s.baseline_id, b.previous_id)
+  from baseline b join feed_key k on k.feed_id = b.feed_id and k.location_id = b.location_id and k.untouched
+ where b.feed_id = :feed_id and b.state = 'applying' and b.scope = 'full'
+   and s.sku_id = k.sku_id and s.location_id = k.location_id and not s.is_pinned;
 
 -- name: finish_apply
 -- All chunks are done.
@@ -306,9 +293,9 @@ select state, count(*)::int from baseline where feed_id = :feed_id group by stat
 -- How many keys of the feed are to be applied.
 select count(*)::bigint from feed_key where feed_id = :feed_id and not untouched;
 
--- name: feed_cursor
--- A feed that waits to be applied: its source's code and contract.
-select s.code, s.absent_is_zero from feed f join source s using (source_id)
+-- name: feed_to_apply
+-- The source of a feed that waits to be applied.
+select s.code from feed f join source s using (source_id)
  where f.feed_id = :feed_id and f.state in ('staged', 'applying', 'applied') for update of f;
 
 -- name: feed_cursor_now

@@ -395,7 +395,7 @@ update posting p set quantity = p.quantity - n.quantity
 update posting p
    set acked_sequence = coalesce(p.acked_sequence, n.sequence), acked_at = coalesce(p.acked_at, n.at)
   from unnest(:messages::text[], :sequences::bigint[], :at::timestamptz[]) as n(message_id, sequence, at)
-  join movement m on m.source_id = 1 and m.message_id = n.message_id
+  join movement m on m.source_id = 1 and m.message_id = n.message_id and m.kind <> 'baseline'
  where p.sku_id = m.sku_id and p.location_id = m.location_id and p.version = m.version
 returning n.message_id, p.sku_id, p.location_id, p.version;
 
@@ -465,7 +465,7 @@ select sku_id, location_id, baseline_id, feed_id, source_id, as_of, counted_at, 
 select h.hold_id, h.sku_id, h.location_id, h.code, h.quantity, h.version, h.source_id, h.placed_at
   from movement m
   join hold h on h.sku_id = m.sku_id and h.location_id = m.location_id and h.version = m.version and h.lifted_at is null
- where m.source_id = :source_id and m.message_id = :message_id;
+ where m.source_id = :source_id and m.message_id = :message_id and m.kind <> 'baseline';
 
 -- name: baseline_moment
 -- The moment that a snapshot speaks of.
@@ -474,7 +474,7 @@ select as_of from baseline where baseline_id = :baseline_id;
 -- name: plan_for_chunks
 -- A chunk is a range of skus in every table: its joins are by hash over that range, planned for what they meet (parts
 -- of a feed that just came have no statistics, and nested loops over them ran many times slower).
-select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_nestloop', 'off', true);
+select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_nestloop', 'off', true);
 
 -- name: plan_for_lookups
 -- Back to lookups by index.

@@ -59,13 +59,13 @@ select source_id, code, order_level, window_seconds, additions from source where
 -- Which of these references name movements or fulfillment lines of ours, and their keys.
 select n.reference, m.sku_id, m.location_id, abs(m.quantity) as quantity
   from unnest(:message_refs::text[]) as n(reference)
-  join movement m on m.source_id = 1 and m.message_id = n.reference
+  join movement m on m.source_id = 1 and m.message_id = n.reference and m.kind <> 'baseline'
 union
 select n.reference, l.sku_id, f.location_id, l.quantity
   from unnest(:message_refs::text[]) as n(reference)
   join fulfillment_line l on l.reference in (n.reference, regexp_replace(n.reference, '/undone$', ''))
   join fulfillment f using (fulfillment_id)
- where not exists (select from movement m where m.source_id = 1 and m.message_id = n.reference);
+ where not exists (select from movement m where m.source_id = 1 and m.message_id = n.reference and m.kind <> 'baseline');
 
 -- name: expect
 -- Units in transit to a location: expected, never on hand.

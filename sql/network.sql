@@ -390,6 +390,18 @@ union all select 'sku', code from sku where code = any(:skus::text[]);
 -- Ids of skus by code.
 select sku_id from sku where code = any(:codes::text[]) order by sku_id;
 
+-- name: codes_of_locations
+-- Codes of these locations.
+select code from location where location_id = any(:ids::int[]);
+
+-- name: codes_of_channels
+-- Codes of these channels.
+select code from channel where channel_id = any(:ids::int[]);
+
+-- name: codes_of_sources
+-- Codes of these sources.
+select code from source where source_id = any(:ids::int[]);
+
 -- name: rewriting
 -- A location whose stock rows are still to follow its safety stock and its on and off, and the skus done so far.
 select location_id, rewrite_after from location where rewrite_after is not null order by location_id limit 1;

@@ -10,7 +10,7 @@ import msgspec
 from oms import ledger, record
 from oms.db import Connection, Database, Sql
 from oms.errors import Conflict, NotFound
-from oms.flows.ingest.stage import Progress, Source, close_feed, find_source
+from oms.flows.ingest.stage import Progress, close_feed
 
 sql = Sql("ingest")
 
@@ -82,12 +82,13 @@ class Part(msgspec.Struct, frozen=True):
 
 
 begin_apply = sql.one("begin_apply", int)
-pin_absent = sql.run("pin_absent")
+pin_untouched = sql.run("pin_untouched")
 finish_apply = sql.maybe("finish_apply", Finished)
 unfinished_feeds = sql.rows("unfinished_feeds", Unfinished)
 difference = sql.rows("difference", Difference)
 difference_totals = sql.one("difference_totals", DifferenceTotals)
-feed_cursor = sql.maybe("feed_cursor", tuple)
+feed_to_apply = sql.maybe("feed_to_apply", str)
+feed_cursor_now = sql.one("feed_cursor_now", int)
 part_row = sql.maybe("part", Part)
 release_part = sql.run("release_part")
 dismiss_part = sql.run("dismiss_part")
@@ -101,12 +102,11 @@ async def apply(
     Each chunk is one transaction over whole skus, so that each availability row is written once per feed.
     """
     async with db.transaction() as tx:
-        row = await feed_cursor(tx, feed_id=feed_id)
-        if row is None:
+        source = await feed_to_apply(tx, feed_id=feed_id)
+        if source is None:
             raise NotFound(f"There is no feed {feed_id} that waits to be applied.")
-        source_code, absent_is_zero = row
         await begin_apply(tx, feed_id=feed_id)
-        await pin_absent(tx, feed_id=feed_id, absent_is_zero=absent_is_zero)
+        await pin_untouched(tx, feed_id=feed_id)
     keys = changed = negative = variance = 0
     worst, size = 0.0, 1_000
     more = True
@@ -114,9 +114,7 @@ async def apply(
         async with db.transaction() as tx:
             started = time.perf_counter()
             cursor = await feed_cursor_now(tx, feed_id=feed_id)
-            after, done = await ledger.rebase(
-                tx, feed_id=feed_id, after=cursor, keys=size, who=f"{source_code} by {who}"
-            )
+            after, done = await ledger.rebase(tx, feed_id=feed_id, after=cursor, keys=size, who=f"{source} by {who}")
             more = after > cursor
         seconds = time.perf_counter() - started
         if more:
@@ -224,8 +222,3 @@ async def _part(tx: Connection, baseline_id: int) -> Part:
     if part is None:
         raise NotFound(f"There is no baseline {baseline_id}.")
     return part
-
-
-feed_cursor_now = sql.one("feed_cursor_now", int)
-
-__all__ = ["Applied", "Source", "apply", "dismiss", "find_source", "release", "revert", "show", "unfinished"]

@@ -124,9 +124,7 @@ async def take_in(
     puts: dict[int, _Put] = {}
     fresh = await _inbox(tx, source, messages, results, puts, feed_id=feed_id, retry=retry)
     echoes = await acknowledge.echoes(tx, source_id=source.source_id, messages=[messages[k] for k in fresh])
-    facts, beside = await _facts(
-        tx, source, {k: messages[k] for k in fresh if messages[k].id not in echoes}, puts
-    )
+    facts, beside = await _facts(tx, source, {k: messages[k] for k in fresh if messages[k].id not in echoes}, puts)
     locked = await ledger.lock(tx, {f.sku_id for f in facts} | {e.sku_id for e in echoes.values()})
     for k in fresh:
         if (echo := echoes.get(messages[k].id)) is not None:
@@ -176,9 +174,7 @@ async def _inbox(
         )  # fmt: skip
     known: Mapping[str, tuple[bytes, str, str]] = {
         row[0]: row[1:]
-        for row in await known_messages(
-            tx, source_id=source.source_id, messages=[m for m in ids if m not in taken]
-        )
+        for row in await known_messages(tx, source_id=source.source_id, messages=[m for m in ids if m not in taken])
     }
     fresh: list[int] = []
     troubles: list[record.Trouble] = []

@@ -69,11 +69,10 @@ Progress = Callable[[str, int, int | None], None]
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """How many staged rows were good, how many of them are holds, how many beside (incoming, ignored)."""
+    """How many staged rows were good, and how many keys have units under holds."""
 
     good: int
-    held_rows: int
-    beside: int
+    held_keys: int
 
 
 class NotOwned(msgspec.Struct, frozen=True):
@@ -118,6 +117,8 @@ refuse_feed = sql.run("refuse_feed")
 refuse_rows = sql.run("refuse_rows")
 analyze_rows = sql.run("analyze_rows")
 resolve_rows = sql.one("resolve_rows", Resolved)
+beside_rows = sql.one("beside_rows", int)
+plan_for_staging = sql.run("plan_for_staging")
 index_keys = sql.run("index_keys")
 refuse_bad_rows = sql.one("refuse_bad_rows", int)
 refuse_doubled_keys = sql.one("refuse_doubled_keys", int)
@@ -128,7 +129,7 @@ drop_old_bins = sql.run("drop_old_bins")
 make_parts = sql.run("make_parts")
 not_owned = sql.rows("not_owned", NotOwned)
 leave_locations = sql.run("leave_locations")
-zero_absent = sql.run("zero_absent")
+add_absent = sql.run("add_absent")
 weigh = sql.rows("weigh", Weight)
 unknown_by_location = sql.rows("unknown_by_location", UnknownRows)
 decide_parts = sql.run("decide_parts")
@@ -210,9 +211,7 @@ async def _watermark_ids(tx: Connection, watermark: Mapping[str, int]) -> dict[s
     return {str(ids[code]): sequence for code, sequence in watermark.items()}
 
 
-async def _copy(
-    db: Database, *, feed_id: int, reader: Reader, progress: Progress | None
-) -> tuple[int, list[RowFault]]:
+async def _copy(db: Database, *, feed_id: int, reader: Reader, progress: Progress | None) -> tuple[int, list[RowFault]]:
     """Streams the reader's batches into the feed's partition; memory does not grow with the file."""
     faults: list[RowFault] = []
     rows = 0
@@ -270,18 +269,21 @@ async def _complete(
             tx, feed_id=feed_id, lines=[f.line for f in faults], fields=[f.field for f in faults],
             reasons=[f.reason for f in faults], values=[f.value for f in faults],
         )  # fmt: skip
+        await plan_for_staging(tx)
         await analyze_rows(tx, feed_id=feed_id)
         ids = {"feed_id": feed_id, "source_id": source.source_id}
         resolved = await resolve_rows(tx, **ids)
         tell(1)
         await index_keys(tx, feed_id=feed_id)
-        refused = len(faults)
-        if resolved.good + resolved.beside < rows:
+        refused, beside = len(faults), 0
+        if resolved.good < rows:
+            beside = await beside_rows(tx, **ids)
+        if resolved.good + beside < rows:
             refused += await refuse_bad_rows(tx, **ids)
         refused += await refuse_doubled_keys(tx, **ids, sums_rows=source.sums_rows)
-        if resolved.held_rows:
+        if resolved.held_keys:
             await sum_holds(tx, **ids)
-        if resolved.beside:
+        if beside:
             await take_incoming(tx, **ids, as_of=as_of)
         tell(2)
         foreign = await not_owned(tx, **ids)
@@ -292,7 +294,7 @@ async def _complete(
         if source.sums_rows and not dry_run:
             await keep_bins(tx, **ids)
             await drop_old_bins(tx, feed_id=feed_id)
-        await zero_absent(tx, feed_id=feed_id, absent_is_zero=source.absent_is_zero)
+        await add_absent(tx, feed_id=feed_id, absent_is_zero=source.absent_is_zero)
         tell(3)
         parked, absent = await _gate(tx, source=source, feed_id=feed_id, refused=refused)
         parts = dict(await feed_parts(tx, feed_id=feed_id))
@@ -301,12 +303,18 @@ async def _complete(
             state = "superseded"
         keys = await feed_keys(tx, feed_id=feed_id)
         done = Staged(
-            feed_id=feed_id, source=source.code, state=state, rows=rows, good=resolved.good + resolved.beside,
+            feed_id=feed_id, source=source.code, state=state, rows=rows, good=resolved.good + beside,
             refused=refused, keys=keys, absent=absent, parts=parts, parked=parked,
             not_owned=[f.code for f in foreign],
         )  # fmt: skip
         await staged(
-            tx, feed_id=feed_id, state=state, sha256=sha256, rows=rows, refused=refused, totals=msgspec.to_builtins(done)
+            tx,
+            feed_id=feed_id,
+            state=state,
+            sha256=sha256,
+            rows=rows,
+            refused=refused,
+            totals=msgspec.to_builtins(done),
         )
         if state == "superseded":
             await close_feed(tx, feed_id=feed_id)
@@ -350,4 +358,3 @@ def _foreign(source: Source, feed_id: int, foreign: NotOwned) -> record.Trouble:
         "That part was not applied; change the ownership or the feed.",
         payload={"feed": feed_id, "location": foreign.code},
     )  # fmt: skip
-

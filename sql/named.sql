@@ -1,0 +1,29 @@
+-- name: rules
+-- What shapes the number of these channels.
+select channel_id, code, pool_id, buffer, cap, is_on from channel where channel_id = any(:channels::int[]);
+
+-- name: channel_named
+-- The channel of this code.
+select channel_id from channel where code = :code;
+
+-- name: named
+-- What each code means to its channel (the shop's own code first, then ours), kits as their parts; unknown ones give no row.
+with n as (
+  select n.channel_id, n.code, coalesce(a.sku_id, s.sku_id) as sku_id
+    from unnest(:channels::int[], :codes::text[]) as n(channel_id, code)
+    join channel c using (channel_id)
+    left join source o on o.code = c.code
+    left join sku_alias a on a.source_id = o.source_id and a.code = n.code
+    left join sku s on s.code = n.code
+)
+select n.channel_id, n.code, n.sku_id, k.kit_id is not null as is_kit, coalesce(k.component_id, n.sku_id),
+       coalesce(p.code, s.code), coalesce(k.quantity, 1)
+  from n
+  join sku s on s.sku_id = n.sku_id
+  left join kit k on k.kit_id = n.sku_id and s.is_kit
+  left join sku p on p.sku_id = k.component_id
+ order by n.channel_id, n.code, k.component_id;
+
+-- name: places
+-- The locations of these codes.
+select location_id, code, name, is_on, time_zone from location where code = any(:codes::text[]);

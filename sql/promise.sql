@@ -1,0 +1,33 @@
+-- name: availability
+-- The rows of these skus as of now, without taking them.
+select sku_id, version, layout_id, supply, reserved, taken from availability where sku_id = any(:skus::int[]);
+
+-- name: incoming_next
+-- The next receipt of each sku at the locations of a pool, from this day on: its date, and what comes on it.
+select distinct on (i.sku_id) i.sku_id, i.due_on, sum(i.quantity) over (partition by i.sku_id, i.due_on)::int
+  from incoming i
+  join pool_location p on p.location_id = i.location_id and p.pool_id = :pool_id
+  join location l on l.location_id = i.location_id and l.is_on
+ where i.sku_id = any(:skus::int[]) and i.quantity > 0 and i.due_on >= :today
+ order by i.sku_id, i.due_on;
+
+-- name: incoming_here
+-- The next receipt of a sku at each of these locations, from this day on.
+select distinct on (location_id) location_id, due_on
+  from incoming
+ where sku_id = :sku_id and location_id = any(:locations::int[]) and quantity > 0 and due_on >= :today
+ order by location_id, due_on;
+
+-- name: stock_of_layout
+-- Every location of a sku's layout with its stock there, and its segment.
+select l.location_id, l.code, l.name, l.kind, l.is_on, l.lat, l.lon, g.segment, coalesce(s.on_hand, 0),
+       coalesce(s.held, 0), coalesce(s.allocated, 0), coalesce(s.safety_stock, 0)
+  from layout_location g
+  join location l using (location_id)
+  left join stock s on s.location_id = l.location_id and s.sku_id = :sku_id
+ where g.layout_id = :layout_id
+ order by l.code;
+
+-- name: pools_named
+-- The codes of these pools.
+select pool_id, code from pool where pool_id = any(:pools::int[]);
