@@ -59,15 +59,25 @@ create table order_line (
   unique (order_id, line, part),
   check (open + parked + allocated + shipped + cancelled = quantity)
 );
+-- The kit that a shop sold, by its own code or ours, when a part of it is this component; and units of that in each.
+create function kit_sold(the_channel int, the_code text, component int) returns table (kit_id int, per int)
+language sql stable as $$
+  select k.kit_id, k.quantity from kit k
+   where k.component_id = component
+     and k.kit_id = coalesce((select a.sku_id from channel c join source o on o.code = c.code
+                                join sku_alias a on a.source_id = o.source_id
+                               where c.channel_id = the_channel and a.code = the_code),
+                             (select s.sku_id from sku s where s.code = the_code))
+$$;
 -- The shop has deducted its own sale: what it was told is less by that, so that no delta deducts it again.
-create function told_by_sale() returns trigger language plpgsql as $$
+create function told_by_sale() returns trigger language plpgsql
+  set enable_hashjoin = off set enable_mergejoin = off as $$
 begin
   insert into touched (sku_id, channel_id, sold)
-  select coalesce(k.kit_id, n.sku_id), o.channel_id, max(n.quantity / coalesce(k.quantity, 1))
+  select coalesce(k.kit_id, n.sku_id), o.channel_id, max(n.quantity / coalesce(k.per, 1))
     from made n
     join orders o using (order_id)
-    left join sku s on s.code = n.sku and s.is_kit
-    left join kit k on k.kit_id = s.sku_id and k.component_id = n.sku_id
+    left join lateral kit_sold(o.channel_id, n.sku, n.sku_id) k on n.part > 0
    where n.sku_id is not null
    group by n.order_id, n.line, coalesce(k.kit_id, n.sku_id), o.channel_id
    order by coalesce(k.kit_id, n.sku_id);
