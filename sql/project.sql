@@ -1,8 +1,12 @@
 -- name: take_touched
 -- The oldest changes that nobody else is projecting, and what shops sold themselves; each sku and channel once.
-with taken as (
-  delete from touched
-   where touched_id = any(array(select touched_id from touched order by touched_id limit :limit for update skip locked))
+with oldest as (
+  select touched_id, sku_id from touched order by touched_id limit :rows for update skip locked
+), chosen as (
+  select array_agg(touched_id) as ids
+    from (select touched_id, dense_rank() over (order by sku_id) as nth from oldest) o where nth <= :skus
+), taken as (
+  delete from touched where touched_id = any(array(select unnest(ids) from chosen))
   returning sku_id, channel_id, sold
 )
 select sku_id, channel_id, coalesce(sum(sold), 0)::int as sold, count(*)::int as rows
