@@ -108,7 +108,8 @@ create table fulfillment_line (
   fulfillment_id uuid not null references fulfillment,
   line_id        bigint not null references order_line,
   sku_id         int not null references sku,
-  quantity       int not null check (quantity >= 0), -- still with this fulfillment
+  given          int not null check (given > 0),     -- at first: what its source took over
+  quantity       int not null check (quantity between 0 and given), -- still with this fulfillment
   rejected       int not null default 0 check (rejected >= 0),
   reference      text not null unique,               -- what its source acknowledges: 'FULFILLMENT:LINE_ID'
   primary key (fulfillment_id, line_id)

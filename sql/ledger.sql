@@ -402,9 +402,9 @@ returning n.message_id, p.sku_id, p.location_id, p.version;
 -- name: deduct
 -- A source says that it has deducted these fulfillment lines at its step.
 insert into deduction (reference, source_id, sku_id, location_id, quantity, acked_sequence, acked_at)
-select l.reference, :source_id, l.sku_id, f.location_id, l.quantity + l.rejected, n.sequence, n.at
+select l.reference, :source_id, l.sku_id, f.location_id, l.given, n.sequence, n.at
   from unnest(:messages::text[], :sequences::bigint[], :at::timestamptz[]) as n(reference, sequence, at)
-  join fulfillment_line l on l.reference = n.reference and l.quantity + l.rejected > 0
+  join fulfillment_line l on l.reference = n.reference
   join fulfillment f using (fulfillment_id)
  where f.state not in ('shipped', 'handed_over')
 on conflict (reference) do update
@@ -483,10 +483,6 @@ select set_config('enable_nestloop', 'on', true);
 -- name: touch_skus
 -- What is told of these skus is looked at again.
 insert into touched (sku_id) select n from unnest(:skus::int[]) as n order by n;
-
--- name: touch_all_skus
--- What is told of every sku is looked at again.
-insert into touched (sku_id) select sku_id from sku order by sku_id;
 
 -- name: skus_behind
 -- The next skus, in order, whose row has an older layout.
