@@ -67,7 +67,7 @@ class Gate:
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app, self.state = app, state
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Passes what is allowed; raises Unauthenticated or NotAllowed."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -177,7 +177,7 @@ def create_app(
         request_max_body_size=BODY_BYTES_MAX,
         openapi_config=OpenAPIConfig(
             title="Commonpool", version="1", path="/docs",
-            description="Availability, reservations, orders, fulfillments and feeds. Errors are application/problem+json.",
+            description="Availability, reservations, orders, feeds. Errors are application/problem+json.",
             render_plugins=[Explorer(path="/"), JsonRenderPlugin(path="/openapi.json")],
             openapi_router=Router("/docs", route_handlers=[], opt={"roles": PUBLIC}),
             components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),

@@ -270,7 +270,6 @@ ensure_capacity = sql.run("ensure_capacity")
 read_capacity = sql.rows("read_capacity", Capacity)
 use_capacity = sql.run("use_capacity")
 touch_skus = sql.run("touch_skus")
-touch_all_skus = sql.run("touch_all_skus")
 skus_behind = sql.rows("skus_behind", int)
 move_layout = sql.run("move_layout")
 keys_of_location = sql.rows("keys_of_location", int)
@@ -539,11 +538,9 @@ async def correct_late(tx: Connection, keys: Collection[tuple[int, int]], *, who
     return {m.sku_id for of_feed in moves.values() for m in of_feed}
 
 
-async def touch(tx: Connection, skus: Collection[int] | None) -> None:
-    """Has what is told of these skus (None: of all) looked at again, though nothing of their stock changed."""
-    if skus is None:
-        await touch_all_skus(tx)
-    elif skus:
+async def touch(tx: Connection, skus: Collection[int]) -> None:
+    """Has what is told of these skus looked at again, though nothing of their stock changed."""
+    if skus:
         await touch_skus(tx, skus=sorted(set(skus)))
 
 

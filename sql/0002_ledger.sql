@@ -4,7 +4,7 @@
 create table layout (
   layout_id int generated always as identity primary key,
   pools     int[] not null,          -- pool_id by position
-  segments  bigint[] not null,       -- by segment: a bit mask over pool positions, so at most 62 pools
+  segments  bigint[] not null,       -- by segment: a bit mask over pool positions (domain/atp.py, POOLS_MAX)
   made_at   timestamptz not null default clock_timestamp()
 );
 create table layout_location (

@@ -66,7 +66,7 @@ async def once(
     key_id: int,
     key: str,
     app: Callable[[Scope, Receive, Send], Awaitable[None]],
-    scope: Scope,
+    scope: Any,
     receive: Receive,
     send: Send,
 ) -> None:
@@ -92,12 +92,12 @@ async def once(
         await _send_answer(send, stored.status, stored.body)
         return
 
-    messages: list[Message] = []
+    messages: list[Any] = []
 
     async def hold_back(message: Message) -> None:
         messages.append(message)
 
-    async def read_again() -> Message:
+    async def read_again() -> Any:
         nonlocal body
         if body is not None:
             whole, body = body, None
@@ -106,9 +106,9 @@ async def once(
 
     is_read = body is not None
 
-    async def read_hashing() -> Message:
+    async def read_hashing() -> Any:
         nonlocal is_read
-        message = await receive()
+        message: Any = await receive()
         if message["type"] == "http.request":
             digest.update(message.get("body", b""))
             is_read = not message.get("more_body", False)
@@ -137,7 +137,7 @@ async def _read(receive: Receive, limit: int | None) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        message: Any = await receive()
         if message["type"] == "http.disconnect":
             raise ClientException("the body ended before its end")
         part = message.get("body", b"")
@@ -152,7 +152,7 @@ async def _read(receive: Receive, limit: int | None) -> bytes:
 async def _drain(receive: Receive, digest: "hashlib._Hash") -> None:
     done = False
     while not done:
-        message = await receive()
+        message: Any = await receive()
         if message["type"] == "http.disconnect":
             return
         digest.update(message.get("body", b""))

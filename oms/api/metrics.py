@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Send
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -42,7 +42,7 @@ class Measured:
     def __init__(self, app: ASGIApp, measures: Measures) -> None:
         self.app, self.measures = app, measures
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Counts the request once its answer began; one that raised counts as 500."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)

@@ -3,7 +3,6 @@
 A column that is not given (UNSET) keeps what is there, or the default of a new object.
 """
 
-from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -11,8 +10,6 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 INT_MAX = 2_147_483_647
-POOLS_MAX = 62
-"""Pools fit into the bits of one number."""
 
 Code = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")]
 Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00]*$")]
@@ -261,16 +258,3 @@ def masked(body: dict[str, Any]) -> dict[str, Any]:
 
 def _hidden(value: Any) -> Any:
     return [MASK for _ in value] if isinstance(value, list) else MASK if value else value
-
-
-def number(pools: Mapping[int, Iterable[int]]) -> tuple[list[int], list[int], dict[int, int]]:
-    """Numbers pools and segments: pool ids by position, the pools of each segment as a bit mask, and each
-    location's segment. Locations that feed the same pools are one segment."""
-    positions = sorted(pools)
-    masks: dict[int, int] = {}
-    for position, pool in enumerate(positions):
-        for location in pools[pool]:
-            masks[location] = masks.get(location, 0) | 1 << position
-    segments = sorted(set(masks.values()))
-    place = {mask: segment for segment, mask in enumerate(segments)}
-    return positions, segments, {location: place[mask] for location, mask in masks.items()}

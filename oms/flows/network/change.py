@@ -10,6 +10,7 @@ from oms import ledger
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain import network
+from oms.domain.atp import POOLS_MAX
 from oms.domain.network import KINDS, Kind
 from oms.domain.rows import Given, RefusedRow, read_rows
 from oms.errors import BadInput
@@ -90,8 +91,11 @@ async def load(
     """Makes and changes objects of a kind; the same rows again change nothing.
 
     Every row is read and its references are looked up first: if one is refused, nothing is applied. What follows
-    from a change (segments, stock under new rules) is done before it returns.
+    from a change (segments, stock under new rules) is done before it returns. `aliases` are those of skus or of locations, by
+    the columns of the first row.
     """
+    if kind == "aliases":
+        kind = "location_aliases" if rows and "location" in rows[0] else "sku_aliases"
     if kind not in KINDS:
         raise BadInput(f"kind {kind!r} is unknown; one of {', '.join(KINDS)} is expected")
     if len(rows) > ROWS_MAX:
@@ -191,8 +195,8 @@ async def refused_by_kind(tx: Connection, kind: str, given: Sequence[Given]) -> 
         return refused + [RefusedRow(row.row, "kit", used) for row in given if parts[row.key[0]].is_component]
     if kind == "pools":
         present = {pool.code for pool in await READ["pools"](tx, codes=None, after="", limit=None)}
-        if len(present | {row.key[0] for row in given}) > network.POOLS_MAX:
-            return [RefusedRow(given[-1].row, "code", f"there may be {network.POOLS_MAX} pools")]
+        if len(present | {row.key[0] for row in given}) > POOLS_MAX:
+            return [RefusedRow(given[-1].row, "code", f"there may be {POOLS_MAX} pools")]
     return []
 
 
@@ -256,24 +260,20 @@ async def consequences(
     changed: dict[tuple[str, ...], dict[str, Any]],
     who: str,
 ) -> None:
-    """What a change means for others, in its transaction: numbering, what is told, likely doubles."""
+    """What a change means for others, in its transaction: numbering, what is told, likely doubles.
+
+    Changes of channels and kits tell the projector by triggers of their own.
+    """
     if kind == "pools":
         await renumber(tx, who=who)
-    if kind == "channels" and any(told(before.get(key)) != told(body) for key, body in changed.items()):
-        await ledger.touch(tx, None)
-    skus = {body.get("sku") or body.get("kit") for body in changed.values() if kind in ("incoming", "kits")}
+    skus = {body["sku"] for body in changed.values()} if kind == "incoming" else set()
     if kind == "skus":
-        skus |= {key[0] for key in changed if key not in before}
+        skus = {key[0] for key in changed if key not in before}
     if skus:
         await ledger.touch(tx, await sku_ids(tx, codes=sorted(skus)))
     if kind in ("skus", "sku_aliases"):
         codes = {body.get("sku") or body["code"] for body in changed.values()}
         await flag_doubles(tx, codes=sorted(codes))
-
-
-def told(channel: dict[str, Any] | None) -> tuple[Any, ...] | None:
-    """Of a channel, what shapes the numbers that it is told."""
-    return None if channel is None else tuple(channel[name] for name in ("pool", "buffer", "cap", "on"))
 
 
 async def flag_doubles(tx: Connection, *, codes: Sequence[str]) -> None:

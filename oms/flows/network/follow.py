@@ -8,7 +8,7 @@ import msgspec
 
 from oms import ledger
 from oms.db import Connection, Database, Sql
-from oms.domain import network
+from oms.domain.atp import Layout
 from oms.record import Step, keep
 
 sql = Sql("network")
@@ -43,15 +43,15 @@ rewriting = sql.maybe("rewriting", _Rewriting)
 async def renumber(tx: Connection, *, who: str) -> int | None:
     """Makes a new layout where membership of pools really changed; None where the one in force still holds."""
     pools = {row.pool_id: row.locations for row in await memberships(tx)}
-    positions, segments, places = network.number(pools)
+    layout, places = Layout.build(pools, {location for locations in pools.values() for location in locations})
     newest = await newest_layout(tx)
     members = {row.location_id: row.segment for row in await newest_members(tx)}
-    if (newest.pools, newest.segments, members) == (positions, segments, places):
+    if (tuple(newest.pools), tuple(newest.segments), members) == (layout.pools, layout.segments, places):
         return None
     layout_id = await insert_layout(
-        tx, pools=positions, segments=segments, locations=list(places), places=list(places.values())
+        tx, pools=layout.pools, segments=layout.segments, locations=list(places), places=list(places.values())
     )
-    detail = {"pools": len(positions), "segments": len(segments), "locations": len(places)}
+    detail = {"pools": len(layout.pools), "segments": len(layout.segments), "locations": len(places)}
     await keep(tx, who=who, steps=[Step(kind="layout", id=str(layout_id), step="created", detail=detail)])
     return layout_id
 

@@ -1,0 +1,117 @@
+"""What needs a person: seen, resolved, tried again, approved."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import get, post
+from litestar.params import Parameter
+
+from oms.access import Actor
+from oms.api.paging import PAGE_MAX, Page, read_cursor, write_cursor
+from oms.cache import Cache
+from oms.db import Database
+from oms.errors import Conflict
+from oms.flows import govern
+from oms.flows.govern import Exceptional
+from oms.flows.ingest import apply, messages
+from oms.flows.push import outbox
+
+READERS = frozenset({"planner", "operator", "approver", "admin"})
+
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+
+
+class Resolution(msgspec.Struct, forbid_unknown_fields=True):
+    """How it was settled."""
+
+    why: Reason
+
+
+class Replayed(msgspec.Struct):
+    """How many messages or pushes were taken up again and acted."""
+
+    acted: int
+
+
+class Approved(msgspec.Struct):
+    """Whether it is in force now, or waits for a second person."""
+
+    done: bool
+    detail: str
+
+
+@get("/v1/exceptions", opt={"roles": READERS}, tags=["exceptions"])
+async def list_exceptions(
+    *,
+    db: Database,
+    actor: Actor,
+    state: Annotated[str | None, Parameter(description="open or resolved; both where it is left out")] = None,
+    kind: str | None = None,
+    cursor: Annotated[str | None, Parameter(max_length=1000)] = None,
+    limit: Annotated[int, Parameter(ge=1, le=PAGE_MAX)] = 100,
+) -> Page[Exceptional]:
+    """Exceptions that the key may see, newest first."""
+    before = read_cursor(cursor, UUID)
+    found = await govern.listed(db, actor=actor, state=state, kind=kind, before=before, limit=limit + 1)
+    shown = found[:limit]
+    return Page(items=shown, next=write_cursor(shown[-1].id) if len(found) > limit else None)
+
+
+@get("/v1/exceptions/{exception_id:uuid}", opt={"roles": READERS}, tags=["exceptions"])
+async def get_exception(*, db: Database, actor: Actor, exception_id: UUID) -> Exceptional:
+    """One exception."""
+    return await govern.show(db, actor=actor, exception_id=exception_id)
+
+
+@post(
+    "/v1/exceptions/{exception_id:uuid}/resolve", opt={"roles": frozenset({"operator", "approver", "admin"})},
+    status_code=200, tags=["exceptions"],
+)  # fmt: skip
+async def resolve(*, db: Database, actor: Actor, exception_id: UUID, data: Resolution) -> Exceptional:
+    """A person says that it is settled, and how."""
+    return await govern.resolve(db, actor=actor, exception_id=exception_id, why=data.why)
+
+
+@post(
+    "/v1/exceptions/{exception_id:uuid}/replay", opt={"roles": frozenset({"operator", "admin"})}, status_code=200,
+    tags=["exceptions"],
+)  # fmt: skip
+async def replay(*, db: Database, cache: Cache, actor: Actor, exception_id: UUID) -> Replayed:
+    """What waits under it is tried again: parked messages whose codes are known by now, or a dead push."""
+    found = await govern.show(db, actor=actor, exception_id=exception_id)
+    if found.kind in ("unknown_sku", "unknown_location", "unknown_unit"):
+        acted = await messages.replay_parked(db, who=actor.who)
+        for name in ("project", "parked"):
+            await cache.wake(name)
+        return Replayed(acted)
+    if found.kind == "push_dead":
+        await outbox.replay(db, push_id=UUID(found.payload["push_id"]), who=actor.who)
+        await cache.wake(f"push:{found.payload['channel']}")
+        return Replayed(1)
+    raise Conflict(f"nothing waits under an exception of kind {found.kind}; it can be resolved")
+
+
+@post(
+    "/v1/exceptions/{exception_id:uuid}/approve", opt={"roles": frozenset({"approver", "admin"})}, status_code=200,
+    tags=["exceptions"],
+)  # fmt: skip
+async def approve(*, db: Database, cache: Cache, actor: Actor, now: datetime, exception_id: UUID) -> Approved:
+    """A person's yes: to a parked part of a feed (two people), or to a fact that its source does not own (one)."""
+    found = await govern.show(db, actor=actor, exception_id=exception_id)
+    person = govern.person_of(actor)
+    if found.kind == "feed_parked":
+        agreed = await apply.release(db, baseline_id=int(found.subject), who=person)
+        if agreed:
+            await cache.wake("ingest")
+        detail = "two people agreed: it is applied now" if agreed else "a second person must approve it too"
+        return Approved(agreed, detail)
+    if found.kind == "not_owner":
+        acted = await govern.apply_reviewed(db, actor=actor, exception_id=exception_id, now=now)
+        await cache.wake("project")
+        return Approved(True, f"{acted} applied as an adjustment")
+    raise Conflict(f"an exception of kind {found.kind} asks for no approval; it can be resolved")
+
+
+routes: list[Any] = [list_exceptions, get_exception, resolve, replay, approve]
