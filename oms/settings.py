@@ -1,0 +1,97 @@
+"""Every knob with its unit and default, read once from OMS_* variables."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+
+def default_home() -> str:
+    """The user's data folder; root's lies where the database's own account may pass."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return "/var/lib/commonpool"
+    data = os.environ.get("XDG_DATA_HOME")
+    return str((Path(data) if data else Path.home() / ".local" / "share") / "commonpool")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process; `Settings.read` takes OMS_NAME for each field."""
+
+    database_url: Annotated[str, Meta(description="PostgreSQL 18; empty starts the embedded one")] = ""
+    redis_url: Annotated[str, Meta(description="Valkey or Redis; empty starts the embedded one")] = ""
+    home: Annotated[str, Meta(description="folder of everything that the embedded servers keep")] = msgspec.field(
+        default_factory=default_home
+    )
+    host: Annotated[str, Meta(description="address that the API listens on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port of the API; 0 takes a free one")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=64, description="API processes")] = 1
+    secret: Annotated[str, Meta(description="signs announcements; needed where the servers are not embedded")] = ""
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
+    database_connections_max: Annotated[int, Meta(ge=2, le=500, description="connections per process")] = 10
+    reservation_ttl_seconds: Annotated[int, Meta(ge=1, le=86400, description="life of a reservation")] = 900
+    broker_seconds: Annotated[float, Meta(gt=0, le=3600, description="longest time that a run may plan")] = 15.0
+    broker_seed: Annotated[int, Meta(ge=0, description="seed of a run")] = 0
+    broker_every_minutes: Annotated[
+        int, Meta(ge=0, le=1440, description="minutes between runs; 0 is mornings only")
+    ] = 10
+    sequence_grace_seconds: Annotated[int, Meta(ge=0, description="wait before a gap in numbers is an exception")] = 900
+    feed_bytes_max: Annotated[int, Meta(ge=1, description="largest feed by upload")] = 4_000_000_000
+    embedded_fsync: Annotated[bool, Meta(description="embedded PostgreSQL waits for the disk; off only for tests")] = (
+        True
+    )
+    embedded_memory_mb: Annotated[int, Meta(ge=16, description="shared buffers of the embedded PostgreSQL")] = 256
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Settings":
+        """Reads OMS_* variables. Raises BadSetting that names variable, value and what is expected."""
+        given: dict[str, Any] = {}
+        for name, (kind, _) in cls.knobs().items():
+            variable = f"OMS_{name.upper()}"
+            if (text := environ.get(variable)) is None or text == "":
+                continue
+            try:
+                given[name] = msgspec.convert(text.strip(), kind, strict=False)
+            except msgspec.ValidationError as error:
+                raise BadSetting(f"{variable}={text!r}: {error}. See `oms config` for what it means.") from None
+        unknown = sorted(v for v in environ if v.startswith("OMS_") and v[4:].lower() not in cls.knobs())
+        if unknown:
+            raise BadSetting(f"Unknown setting {', '.join(unknown)}; `oms config` lists those that there are.")
+        return cls(**given)
+
+    @classmethod
+    def knobs(cls) -> dict[str, tuple[Any, str]]:
+        """Name → (annotated type, meaning)."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {
+            f: (hints[f], next(m.description or "" for m in get_args(hints[f])[1:] if isinstance(m, Meta)))
+            for f in cls.__struct_fields__
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For `oms config`: variable, value (secrets masked), default, meaning with unit."""
+        default = type(self)()
+        return [
+            {
+                "variable": f"OMS_{name.upper()}", "value": masked(name, getattr(self, name)),
+                "default": masked(name, getattr(default, name)), "meaning": meaning,
+            }
+            for name, (_, meaning) in self.knobs().items()
+        ]  # fmt: skip
+
+
+class BadSetting(Exception):
+    """A setting that cannot be understood."""
+
+
+def masked(name: str, value: Any) -> Any:
+    """A value as it may be shown: no secret, no password of a URL."""
+    if name == "secret" and value:
+        return "********"
+    if name.endswith("_url") and "@" in str(value):
+        scheme, _, rest = str(value).partition("://")
+        user, _, place = rest.rpartition("@")
+        return f"{scheme}://{user.partition(':')[0]}:***@{place}" if ":" in user else value
+    return value
