@@ -7,9 +7,10 @@ select channel_id, code, pool_id, buffer, cap, is_on from channel where channel_
 select channel_id from channel where code = :code;
 
 -- name: named
--- What each code means to its channel (the shop's own code first, then ours), kits as their parts; unknown ones give no row.
+-- What each code means to its channel (our code first, which is what the shop is told, then its own), kits as their
+-- parts; unknown ones give no row.
 with n as (
-  select n.channel_id, n.code, coalesce(a.sku_id, s.sku_id) as sku_id
+  select n.channel_id, n.code, coalesce(s.sku_id, a.sku_id) as sku_id
     from unnest(:channels::int[], :codes::text[]) as n(channel_id, code)
     join channel c using (channel_id)
     left join source o on o.code = c.code

@@ -49,8 +49,8 @@ returning fulfillment_id, order_id;
 
 -- name: insert_fulfillment_lines
 -- The lines of new fulfillments, each with the reference that its source acknowledges.
-insert into fulfillment_line (fulfillment_id, line_id, sku_id, quantity, reference)
-select n.fulfillment_id, n.line_id, n.sku_id, n.quantity, n.fulfillment_id || ':' || n.line_id
+insert into fulfillment_line (fulfillment_id, line_id, sku_id, given, quantity, reference)
+select n.fulfillment_id, n.line_id, n.sku_id, n.quantity, n.quantity, n.fulfillment_id || ':' || n.line_id
   from unnest(:fulfillments::uuid[], :lines::bigint[], :skus::int[], :quantities::int[])
        as n(fulfillment_id, line_id, sku_id, quantity);
 

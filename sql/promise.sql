@@ -1,6 +1,7 @@
--- name: availability
--- The rows of these skus as of now, without taking them.
-select sku_id, version, layout_id, supply, reserved, taken from availability where sku_id = any(:skus::int[]);
+-- name: supplies
+-- The availability rows of these skus as of now, without taking them.
+select a.sku_id, s.code, a.version, a.layout_id, a.supply, a.reserved, a.taken
+  from availability a join sku s using (sku_id) where a.sku_id = any(:skus::int[]);
 
 -- name: incoming_next
 -- The next receipt of each sku at the locations of a pool, from this day on: its date, and what comes on it.
@@ -12,14 +13,14 @@ select distinct on (i.sku_id) i.sku_id, i.due_on, sum(i.quantity) over (partitio
  order by i.sku_id, i.due_on;
 
 -- name: incoming_here
--- The next receipt of a sku at each of these locations, from this day on.
-select distinct on (location_id) location_id, due_on
+-- The next receipt of each of these skus at each location, from this day on.
+select distinct on (sku_id, location_id) sku_id, location_id, due_on
   from incoming
- where sku_id = :sku_id and location_id = any(:locations::int[]) and quantity > 0 and due_on >= :today
- order by location_id, due_on;
+ where sku_id = any(:skus::int[]) and quantity > 0 and due_on >= :today
+ order by sku_id, location_id, due_on;
 
--- name: stock_of_layout
--- Every location of a sku's layout with its stock there, and its segment.
+-- name: stock_by_location
+-- Every location of a layout with its stock of a sku, and its segment.
 select l.location_id, l.code, l.name, l.kind, l.is_on, l.lat, l.lon, g.segment, coalesce(s.on_hand, 0),
        coalesce(s.held, 0), coalesce(s.allocated, 0), coalesce(s.safety_stock, 0)
   from layout_location g
@@ -28,6 +29,6 @@ select l.location_id, l.code, l.name, l.kind, l.is_on, l.lat, l.lon, g.segment, 
  where g.layout_id = :layout_id
  order by l.code;
 
--- name: pools_named
+-- name: pool_codes
 -- The codes of these pools.
 select pool_id, code from pool where pool_id = any(:pools::int[]);

@@ -1,0 +1,152 @@
+"""An order as it stands: its lines, who fulfills them, and every step that led there."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from oms.db import Database, Sql
+from oms.domain.order import state_of
+from oms.errors import NotFound
+from oms.flows.order.change import EVERYTHING, Sight
+
+sql = Sql("order")
+
+STEPS_MAX = 1_000
+
+
+class LineView(msgspec.Struct, frozen=True):
+    """Where the units of a line stand; a kit's parts are lines with `part` 1, 2, …. `asked` is the shop's code."""
+
+    line: str
+    part: int
+    sku: str
+    asked: str
+    quantity: int
+    price: int | None
+    open: int
+    parked: int
+    allocated: int
+    shipped: int
+    cancelled: int
+    hold: str | None
+
+
+class GivenView(msgspec.Struct, frozen=True):
+    """What a fulfillment has of a line, and what it rejected."""
+
+    line: str
+    part: int
+    sku: str
+    quantity: int
+    rejected: int
+
+
+class FulfillmentView(msgspec.Struct, frozen=True):
+    """One location's part of an order."""
+
+    id: UUID
+    location: str
+    state: str
+    made_at: datetime
+    changed_at: datetime
+    lines: list[GivenView]
+
+
+class OrderView(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as callers see it."""
+
+    id: UUID
+    channel: str
+    number: str
+    state: str
+    placed_at: datetime
+    captured_at: datetime
+    ship_to: dict[str, Any]
+    method: str
+    priority: int
+    split: str
+    split_max: int | None
+    promise_days: int | None
+    pickup_location: str | None
+    lines: list[LineView]
+    fulfillments: list[FulfillmentView]
+
+
+class StepView(msgspec.Struct, frozen=True):
+    """One step: of the order, or of a fulfillment of it."""
+
+    history_id: int
+    at: datetime
+    who: str
+    kind: str
+    id: str
+    step: str
+    why: str | None
+    detail: Any
+
+
+class _Head(msgspec.Struct, frozen=True):
+    order_id: UUID
+    channel: str
+    number: str
+    placed_at: datetime
+    captured_at: datetime
+    ship_to: dict[str, Any]
+    method: str
+    priority: int
+    split: str
+    split_max: int | None
+    promise_days: int | None
+    pickup_location: str | None
+
+
+class _GivenRow(msgspec.Struct, frozen=True):
+    fulfillment_id: UUID
+    location: str
+    state: str
+    made_at: datetime
+    changed_at: datetime
+    line: str
+    part: int
+    sku: str
+    quantity: int
+    rejected: int
+
+
+order_row = sql.maybe("order_row", _Head)
+order_lines = sql.rows("order_lines", LineView)
+order_fulfillments = sql.rows("order_fulfillments", _GivenRow)
+steps_of = sql.rows("order_history", StepView)
+
+
+async def read_order(db: Database, *, order_id: UUID, sight: Sight = EVERYTHING) -> OrderView:
+    """The order with its lines and fulfillments; NotFound where the caller sees none of this id."""
+    async with db.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        head = await order_row(connection, id=order_id, **sight.arguments())
+        if head is None:
+            raise NotFound("no order has this id")
+        lines = await order_lines(connection, id=order_id)
+        rows = await order_fulfillments(connection, id=order_id)
+    given: dict[UUID, FulfillmentView] = {}
+    for row in rows:
+        view = given.setdefault(
+            row.fulfillment_id,
+            FulfillmentView(row.fulfillment_id, row.location, row.state, row.made_at, row.changed_at, []),
+        )
+        view.lines.append(GivenView(row.line, row.part, row.sku, row.quantity, row.rejected))
+    fields = msgspec.structs.asdict(head)
+    return OrderView(
+        id=fields.pop("order_id"), state=state_of(lines), lines=lines, fulfillments=list(given.values()), **fields
+    )
+
+
+async def order_history(
+    db: Database, *, order_id: UUID, after: int = 0, limit: int = STEPS_MAX, sight: Sight = EVERYTHING
+) -> list[StepView]:
+    """Every step of an order and its fulfillments, oldest first, after this history id."""
+    async with db.connection() as connection:
+        if await order_row(connection, id=order_id, **sight.arguments()) is None:
+            raise NotFound("no order has this id")
+        return await steps_of(connection, id=order_id, after=after, limit=limit)

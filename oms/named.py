@@ -1,0 +1,76 @@
+"""What callers' codes mean: skus (our codes first, then the shop's own), kits as their parts, locations, channels' rules."""
+
+from collections.abc import Collection
+
+import msgspec
+
+from oms.db import Connection, Sql
+from oms.domain.order import Named, Part
+
+sql = Sql("named")
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What shapes a channel's number: the pool that it sells from, units kept back, and its cap."""
+
+    channel_id: int
+    code: str
+    pool_id: int
+    buffer: int
+    cap: int | None
+    is_on: bool
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A location that a caller named."""
+
+    location_id: int
+    code: str
+    name: str
+    is_on: bool
+    time_zone: str
+
+
+class _Row(msgspec.Struct, frozen=True):
+    channel_id: int
+    code: str
+    sku_id: int
+    is_kit: bool
+    part_id: int
+    part: str
+    quantity: int
+
+
+named = sql.rows("named", _Row)
+read_rules = sql.rows("rules", Rule)
+read_places = sql.rows("places", Place)
+channel_named = sql.maybe("channel_named", int)
+
+
+async def skus_of(tx: Connection, codes: Collection[tuple[int, str]]) -> dict[tuple[int, str], Named]:
+    """What each (channel id, code) means; unknown ones are absent."""
+    if not codes:
+        return {}
+    ordered = sorted(codes)
+    parts: dict[tuple[int, str], list[_Row]] = {}
+    for row in await named(tx, channels=[c for c, _ in ordered], codes=[code for _, code in ordered]):
+        parts.setdefault((row.channel_id, row.code), []).append(row)
+    return {
+        key: Named(rows[0].sku_id, rows[0].is_kit, tuple(Part(r.part_id, r.part, r.quantity) for r in rows))
+        for key, rows in parts.items()
+    }
+
+
+async def rules_of(tx: Connection, channels: Collection[int]) -> dict[int, Rule]:
+    """The rules of these channels, by id."""
+    return {r.channel_id: r for r in await read_rules(tx, channels=sorted(channels))} if channels else {}
+
+
+async def places_of(tx: Connection, codes: Collection[str]) -> dict[str, Place]:
+    """The locations of these codes; unknown ones are absent."""
+    return {p.code: p for p in await read_places(tx, codes=sorted(codes))} if codes else {}
+
+
+def capped(rules: Collection[Rule]) -> set[int]:
+    """The channels whose taken units are counted."""
+    return {rule.channel_id for rule in rules if rule.cap is not None}
