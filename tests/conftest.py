@@ -1,0 +1,85 @@
+"""Real PostgreSQL and Valkey for every test: one pair of servers per test process, a fresh database per test."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from oms import embedded
+from oms.db import Database, migrate
+from oms.embedded import Running
+from oms.settings import Settings
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Running]:
+    """Embedded servers of this test process, in a folder of its own; they are gone when it ends."""
+    home = Path(tempfile.mkdtemp(prefix="oms-tests-"))
+    home.chmod(0o755)
+    running = embedded.start(Settings(home=str(home), embedded_fsync=False, embedded_memory_mb=128))
+    yield running
+    running.stop()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(servers: Running) -> str:
+    """The name of a migrated database that tests are copied from."""
+
+    async def make() -> None:
+        connection = await asyncpg.connect(servers.database_url)
+        await connection.execute("create database template_oms")
+        await connection.close()
+        await migrate(named(servers.database_url, "template_oms"))
+
+    asyncio.run(make())
+    return "template_oms"
+
+
+def named(url: str, database: str) -> str:
+    """The URL of another database of the same server."""
+    return url.replace("/postgres?", f"/{database}?")
+
+
+@pytest.fixture
+async def database_url(servers: Running, template: str) -> AsyncIterator[str]:
+    """A fresh migrated database; dropped after the test."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    connection = await asyncpg.connect(servers.database_url)
+    await connection.execute(f"create database {name} template {template} strategy file_copy")
+    yield named(servers.database_url, name)
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    """A door to a fresh database."""
+    database = await Database.open(database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def redis_url(servers: Running) -> str:
+    """An empty Valkey database."""
+    import redis.asyncio
+
+    client = redis.asyncio.from_url(servers.redis_url)
+    await client.flushall()
+    await client.aclose()
+    return servers.redis_url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Settings of a process that uses this test's servers."""
+    return Settings(database_url=database_url, redis_url=redis_url, secret="for-tests")
