@@ -105,7 +105,7 @@ class Settle(Generic[Request, Answer]):
             why = "is stopping" if self._is_closing else f"has {self.queue_max} requests waiting, its limit"
             raise Busy(f"The service {why}; nothing of this request was applied.", retry_after_seconds=1)
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name=f"settle {self.many.__name__}")
+            self._worker = asyncio.create_task(self._work(), name="settle")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         self._arrived.set()

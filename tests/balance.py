@@ -1,4 +1,4 @@
-"""The identities that hold at every moment, asked of the database: orders' lines, what skus have reserved and allocated."""
+"""The identities that hold at every moment, asked of the database: what is reserved, allocated, supplied and worked."""
 
 from oms.db import Database
 
