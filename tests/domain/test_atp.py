@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oms.domain import atp
@@ -14,7 +14,7 @@ from oms.domain.atp import Layout, Step
 
 TODAY = date(2026, 11, 23)
 
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class World(NamedTuple):
@@ -311,12 +311,16 @@ class Later(NamedTuple):
 
 @st.composite
 def dated_worlds(draw: st.DrawFn) -> tuple[World, list[Later]]:
-    world = draw(worlds(pools=(1, 3), reserved=(0, 3)))
-    some = st.integers(0, 3)
-    receipts = st.lists(st.tuples(st.integers(0, len(world.available) - 1), some), max_size=2)
-    due = st.lists(st.tuples(st.integers(0, len(world.pools) - 1), some), max_size=2)
-    days = st.integers(-1, 3)
-    return world, draw(st.lists(st.builds(Later, days=days, receipts=receipts, due=due), max_size=4))
+    """Few places and little of everything, so that the days meet."""
+    locations, some = draw(st.integers(1, 3)), st.integers(0, 2)
+    places = st.integers(0, locations - 1)
+    available = draw(st.lists(some, min_size=locations, max_size=locations))
+    members = draw(st.lists(st.sets(places, min_size=1), min_size=1, max_size=3))
+    reserved = draw(st.lists(some, min_size=len(members), max_size=len(members)))
+    receipts = st.lists(st.tuples(places, st.integers(1, 3)), max_size=2)
+    due = st.lists(st.tuples(st.integers(0, len(members) - 1), st.integers(1, 2)), max_size=2)
+    later = st.lists(st.builds(Later, days=st.integers(-1, 3), receipts=receipts, due=due), min_size=1, max_size=4)
+    return World(available, members, reserved), draw(later)
 
 
 def steps_of(later: list[Later], segment_of: dict[int, int]) -> list[Step]:
@@ -401,14 +405,26 @@ def test_a_receipt_first_serves_those_who_wait_for_it() -> None:
     assert found == [(TODAY, 0), (day(2), 2)]
 
 
+def test_who_waits_already_and_who_is_due_later_both_come_before_a_new_promise() -> None:
+    # two wait since today and are late whatever happens; three come on day 1, of which one is due on day 2
+    layout, supply, reserved, segment_of = World([0], [{0}], [2]).row()
+    steps = [Step(on=day(1), supply={segment_of[0]: 3}), Step(on=day(2), reserved={0: 1})]
+    found = atp.atp_by_date(layout, supply, reserved, 0, today=TODAY, steps=steps)
+    assert found == [(TODAY, 0), (day(1), 0), (day(2), 0)]
+
+
 def test_a_later_receipt_for_one_pool_does_not_hide_that_its_early_promise_takes_the_others_unit() -> None:
     # Pool 0 draws on locations 0 and 2, pool 1 on 1 and 2. The one unit of location 2 is promised to pool 1 for
     # tomorrow; location 1 has its own only in five days, too late for that. Pool 0 has nothing to promise, although
     # the sums up to day 5 look as if the two pools could change places.
     layout, supply, reserved, segment_of = World([0, 0, 1], [{0, 2}, {1, 2}], [0, 0]).row()
-    steps = [Step(on=day(1), reserved={1: 1}), Step(on=day(5), supply={segment_of[1]: 1})]
+    steps = [
+        Step(on=day(1), reserved={1: 1}),
+        Step(on=day(5), supply={segment_of[1]: 1}),
+        Step(on=day(7), supply={segment_of[0]: 1}),
+    ]
     found = atp.atp_by_date(layout, supply, reserved, 0, today=TODAY, steps=steps)
-    assert found == [(TODAY, 0), (day(1), 0), (day(5), 0)]
+    assert found == [(TODAY, 0), (day(1), 0), (day(5), 0), (day(7), 1)]
     cumulated = [1 if i in (segment_of[1], segment_of[2]) else 0 for i in range(len(supply))]
     assert atp.atp_pool(layout, cumulated, [0, 1], 0) == 1
 

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oms.domain.calendar import local_day, moment, next_morning
@@ -61,7 +61,7 @@ def test_a_place_that_skips_a_whole_day_has_no_morning_on_it() -> None:
     ]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(0, 20 * 365 * 86_400).map(lambda seconds: utc(2015, 1, 1) + timedelta(seconds=seconds)),
     st.sampled_from(ZONES),
