@@ -14,9 +14,10 @@ select sku_id, channel_id, coalesce(sum(sold), 0)::int as sold, count(*)::int as
 
 -- name: kit_parts
 -- The components of each kit that is among these skus, or has one of them.
-select kit_id, component_id, quantity from kit
- where kit_id = any(:skus::int[]) or kit_id in (select kit_id from kit where component_id = any(:skus::int[]))
- order by kit_id, component_id;
+select k.kit_id, k.component_id, k.quantity
+  from kit k join sku s on s.sku_id = k.kit_id and s.is_kit
+ where k.kit_id = any(:skus::int[]) or k.kit_id in (select kit_id from kit where component_id = any(:skus::int[]))
+ order by k.kit_id, k.component_id;
 
 -- name: rules
 -- What shapes each channel's ATP; it does not change while this transaction writes by it.

@@ -54,11 +54,10 @@ with due as (
 ), sold as (
   select sku_id, sum(units)::int as units
     from (select coalesce(k.kit_id, n.sku_id) as sku_id,
-                 max((n.quantity - n.cancelled) / coalesce(k.quantity, 1)) as units
+                 max((n.quantity - n.cancelled) / coalesce(k.per, 1)) as units
             from orders o
             join order_line n using (order_id)
-            left join sku s on s.code = n.sku and s.is_kit
-            left join kit k on k.kit_id = s.sku_id and k.component_id = n.sku_id
+            left join lateral kit_sold(o.channel_id, n.sku, n.sku_id) k on n.part > 0
            where :is_absolute and o.channel_id = :channel_id and o.placed_at > :as_of and n.sku_id is not null
            group by n.order_id, n.line, coalesce(k.kit_id, n.sku_id)) l
    group by sku_id
@@ -87,9 +86,13 @@ returning p.push_id, p.channel_id, p.mode, p.as_of, p.attempts, p.made_at,
           (extract(epoch from clock_timestamp() - p.made_at) / 86400)::float8 as age_days;
 
 -- name: items
--- What a push says, in its own order: the same at each attempt.
-select k.code as sku, i.quantity, i.delta, i.version
-  from push_item i join sku k using (sku_id) where i.push_id = :push_id order by i.sku_id;
+-- What a push says, by the shop's own codes where it has some, in its own order: the same at each attempt.
+select coalesce((select min(a.code) from channel c join source o on o.code = c.code
+                   join sku_alias a on a.source_id = o.source_id and a.sku_id = i.sku_id
+                  where c.channel_id = p.channel_id), k.code) as sku,
+       i.quantity, i.delta, i.version
+  from push p join push_item i using (push_id) join sku k using (sku_id)
+ where p.push_id = :push_id order by i.sku_id;
 
 -- name: end_push
 -- The channel has it: its skus are free for the next push. Whoever learns it first says so, once.
@@ -165,10 +168,11 @@ select count(p.push_id) filter (where p.state = 'due')::int as due,
  where c.channel_id = :channel_id;
 
 -- name: replay_pushes
--- Dead pushes are due again, with the same ids.
-update push set state = 'due', not_before = clock_timestamp(), attempts = 0
- where push_id = any(:pushes::uuid[]) and state = 'dead'
-returning push_id;
+-- Dead pushes are due again, with the same ids; gives their channels.
+update push p set state = 'due', not_before = clock_timestamp(), attempts = 0
+  from channel c
+ where c.channel_id = p.channel_id and p.push_id = any(:pushes::uuid[]) and p.state = 'dead'
+returning c.code;
 
 -- name: list_pushes
 -- Pushes, the newest first, before a push.

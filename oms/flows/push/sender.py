@@ -1,0 +1,201 @@
+"""Sends what is due, each channel by itself: a slow or broken one hurts nobody else."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from oms.cache import Cache
+from oms.db import Database
+from oms.errors import Refusal
+from oms.flows.push import outbox
+from oms.flows.push.border import Connector, Outcome, connector_of, tell
+from oms.flows.push.projector import project
+from oms.record import Trouble, raise_exceptions, settle_exceptions
+
+log = structlog.get_logger("oms.push")
+
+PATIENCE_SECONDS = 30.0
+"""How long `push_all` waits for pushes that a channel postponed."""
+QUIET_SECONDS_MAX = 15.0
+"""A lost wake-up is made good after this."""
+PAUSE_SECONDS_MIN = 0.02
+
+
+class Pushed(msgspec.Struct, frozen=True):
+    """What a channel was told: calls made, pushes and skus that it took, what waits or is dead, and how long it took.
+
+    `trouble` says why a channel could not be told at all.
+    """
+
+    channel: str
+    calls: int = 0
+    pushes: int = 0
+    skus: int = 0
+    refused: int = 0
+    unanswered: int = 0
+    slowed: int = 0
+    waiting: int = 0
+    dead: int = 0
+    seconds: float = 0.0
+    next_seconds: float | None = None
+    trouble: str | None = None
+
+
+Progress = Callable[[Pushed], None]
+
+
+async def send(
+    db: Database,
+    *,
+    channel: outbox.Target,
+    connector: Connector,
+    chance: Callable[[], float] = random.random,
+) -> tuple[Outcome, int] | None:
+    """Sends the next push of a channel and keeps what came of it; gives that and its skus, None when none may go.
+
+    The push was committed before, and what it says is never changed: whoever is killed here has it sent again.
+    """
+    taken = await outbox.take(db, channel_id=channel.channel_id)
+    if taken is None:
+        return None
+    push, items = taken
+    outcome = await tell(connector, push, items, seconds_max=outbox.LEASE_SECONDS / 2)
+    if outcome.kind == "delivered":
+        await outbox.delivered(db, push, answer=outcome.reason)
+    elif outcome.kind == "slow":
+        await outbox.slowed(db, push, seconds=outcome.seconds, reason=outcome.reason)
+    elif outcome.kind == "unknown":
+        await outbox.unanswered(db, push, channel=channel.code, reason=outcome.reason, chance=chance)
+    else:
+        await outbox.refused(
+            db, push, channel=channel.code, reason=outcome.reason, skus=len(items), is_content=outcome.is_content
+        )
+    return outcome, len(items)
+
+
+async def deliver(
+    db: Database,
+    *,
+    channel: outbox.Named,
+    now: datetime,
+    patience_seconds: float = 0.0,
+    chance: Callable[[], float] = random.random,
+    progress: Progress | None = None,
+) -> Pushed:
+    """Tells one channel what is due, until nothing is, or what is left waits longer than `patience_seconds`."""
+    began = time.monotonic()
+    said = Pushed(channel.code)
+
+    def so_far(**more: object) -> Pushed:
+        return msgspec.structs.replace(said, seconds=round(time.monotonic() - began, 3), **more)
+
+    async with db.connection() as connection:
+        target = await outbox.read_channel(connection, channel_id=channel.channel_id)
+    try:
+        connector = connector_of(target)
+    except (Refusal, ValueError, OSError) as error:
+        await cannot_tell(db, channel=channel.code, reason=str(error))
+        return so_far(trouble=str(error))
+    try:
+        await cannot_tell(db, channel=channel.code, reason=None)
+        while True:
+            while sent := await send(db, channel=target, connector=connector, chance=chance):
+                said = counted(said, *sent)
+                if progress:
+                    progress(so_far())
+            if await outbox.prepare(
+                db, channel_id=channel.channel_id, batch_max=connector.max_batch, has_guard=connector.has_guard, now=now
+            ):
+                continue
+            async with db.connection() as connection:
+                owed = await outbox.read_owed(connection, channel_id=channel.channel_id)
+            left = began + patience_seconds - time.monotonic()
+            if owed.seconds is None or max(owed.seconds, PAUSE_SECONDS_MIN) > left:
+                return so_far(waiting=owed.due, dead=owed.dead, next_seconds=owed.seconds)
+            await asyncio.sleep(max(owed.seconds, PAUSE_SECONDS_MIN))
+    finally:
+        await connector.close()
+
+
+def counted(said: Pushed, outcome: Outcome, skus: int) -> Pushed:
+    """The counts after one more call."""
+    is_delivered = outcome.kind == "delivered"
+    return msgspec.structs.replace(
+        said, calls=said.calls + 1, pushes=said.pushes + is_delivered, skus=said.skus + skus * is_delivered,
+        refused=said.refused + (outcome.kind == "refused"), unanswered=said.unanswered + (outcome.kind == "unknown"),
+        slowed=said.slowed + (outcome.kind == "slow"),
+    )  # fmt: skip
+
+
+async def cannot_tell(db: Database, *, channel: str, reason: str | None) -> None:
+    """Keeps an exception open while a channel's settings are wrong."""
+    subject = f"channel {channel}"
+    async with db.transaction() as tx:
+        if reason is None:
+            await settle_exceptions(
+                tx, who="oms", resolution="Its settings are right now.", of=[("push_dead", subject)]
+            )
+        else:
+            detail = f"Channel {channel} cannot be told anything: {reason}. Correct its settings."
+            await raise_exceptions(tx, [Trouble(kind="push_dead", subject=subject, detail=detail)])
+
+
+async def push_all(
+    db: Database,
+    cache: Cache,
+    *,
+    now: datetime,
+    channels: Sequence[str] | None = None,
+    reset: bool = False,
+    who: str = "oms",
+    patience_seconds: float = PATIENCE_SECONDS,
+    progress: Progress | None = None,
+) -> list[Pushed]:
+    """Projects everything touched, then tells the channels (all, or those of these codes) what is due, side by side.
+
+    A reset tells everything, with the moment up to which the shop's orders are known. NotFound for an unknown code.
+    """
+    named = await outbox.channels_of(db, channels)
+    while (await project(db, cache, now=now)).rows:
+        pass
+    if reset:
+        await outbox.ask_reset(db, channels=[c.code for c in named], who=who)
+
+    async def told(channel: outbox.Named) -> Pushed:
+        try:
+            return await deliver(db, channel=channel, now=now, patience_seconds=patience_seconds, progress=progress)
+        except Exception as error:  # a bulkhead: what breaks one channel stops no other
+            log.exception("a channel's push broke", channel=channel.code)
+            return Pushed(channel.code, trouble=repr(error))
+
+    return list(await asyncio.gather(*(told(channel) for channel in named)))
+
+
+async def follow(db: Database, cache: Cache, *, channel: str, clock: Callable[[], datetime]) -> None:
+    """Tells one channel what is due, whenever it is, until cancelled: one such loop per channel."""
+    while True:
+        seconds = QUIET_SECONDS_MAX
+        try:
+            found = await outbox.channels_of(db, [channel])
+            done = await deliver(db, channel=found[0], now=clock())
+            if done.next_seconds is not None:
+                seconds = min(seconds, max(done.next_seconds, PAUSE_SECONDS_MIN))
+        except Exception as error:
+            log.warning("a channel cannot be told now", channel=channel, error=repr(error))
+        await cache.wait([f"push:{channel}"], seconds)
+
+
+async def follow_touched(db: Database, cache: Cache, *, clock: Callable[[], datetime]) -> None:
+    """Makes what the channels may sell follow what is touched, until cancelled."""
+    while True:
+        try:
+            while (await project(db, cache, now=clock())).rows:
+                pass
+        except Exception as error:
+            log.warning("availability cannot be projected now", error=repr(error))
+        await cache.wait(["project"], QUIET_SECONDS_MAX)
