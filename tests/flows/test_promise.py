@@ -47,7 +47,7 @@ async def number(db: Database, net: Net, sku: str, channel: str = "web") -> int:
         return (await read_atp(connection, channel_id=net.channels[channel], skus=[sku], today=TODAY))[sku].atp
 
 
-async def expect(db: Database, net: Net, sku: str, location: str, quantity: int, on: date) -> None:
+async def expect(db: Database, net: Net, sku: str, location: str, quantity: int, *, on: date) -> None:
     async with db.transaction() as tx:
         await tx.execute(
             "insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)"
@@ -92,10 +92,10 @@ async def test_atp_is_right_without_redis(db: Database, net: Net) -> None:
 
 
 async def test_next_is_the_first_receipt_of_the_channels_pool_that_is_not_overdue(db: Database, net: Net) -> None:
-    await expect(db, net, "A", "W1", 4, date(2026, 11, 30))
-    await expect(db, net, "A", "S1", 3, date(2026, 11, 30))
-    await expect(db, net, "A", "W1", 9, date(2026, 11, 20))
-    await expect(db, net, "A", "S2", 5, date(2026, 11, 25))
+    await expect(db, net, "A", "W1", 4, on=date(2026, 11, 30))
+    await expect(db, net, "A", "S1", 3, on=date(2026, 11, 30))
+    await expect(db, net, "A", "W1", 9, on=date(2026, 11, 20))
+    await expect(db, net, "A", "S2", 5, on=date(2026, 11, 25))
     async with db.connection() as connection:
         web = (await read_atp(connection, channel_id=net.channels["web"], skus=["A"], today=TODAY))["A"]
         none = (await read_atp(connection, channel_id=net.channels["web"], skus=["B"], today=TODAY))["B"]
@@ -187,7 +187,7 @@ async def test_nearby_lists_what_a_pickup_would_get_nearest_first(db: Database, 
     assert near[0].km is not None and near[0].km < 5
     assert near[1].km is not None and 1_100 < near[1].km < 1_200
     assert isinstance(await reserve(db, net, "A", 2, "local"), Granted)
-    await expect(db, net, "A", "S1", 4, date(2026, 11, 30))
+    await expect(db, net, "A", "S1", 4, on=date(2026, 11, 30))
     near = await nearby(db, **ask)
     assert [(n.location, n.available, n.pickup_from) for n in near] == [("S1", 0, date(2026, 11, 30)), ("W1", 4, NOW)]
     assert await nearby(db, **ask | {"sku": "B"}) == []
