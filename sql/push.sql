@@ -167,12 +167,14 @@ select count(p.push_id) filter (where p.state = 'due')::int as due,
   from channel c left join push p on p.channel_id = c.channel_id and p.state in ('due', 'dead')
  where c.channel_id = :channel_id;
 
--- name: replay_pushes
--- Dead pushes are due again, with the same ids; gives their channels.
-update push p set state = 'due', not_before = clock_timestamp(), attempts = 0
-  from channel c
- where c.channel_id = p.channel_id and p.push_id = any(:pushes::uuid[]) and p.state = 'dead'
-returning c.code;
+-- name: push_of
+-- Whose push it is, and its state; none where it is not of these channels.
+select c.code as channel, p.state from push p join channel c using (channel_id)
+ where p.push_id = :push_id and (:channels::int[] is null or p.channel_id = any(:channels));
+
+-- name: replay_push
+-- A dead push is due again, with the same id.
+update push set state = 'due', not_before = clock_timestamp(), attempts = 0 where push_id = :push_id and state = 'dead';
 
 -- name: list_pushes
 -- Pushes, the newest first, before a push.
@@ -180,12 +182,8 @@ select p.push_id, c.code as channel, p.mode, p.as_of, p.state, p.attempts, p.not
        (select count(*)::int from push_item i where i.push_id = p.push_id) as skus
   from push p join channel c using (channel_id)
  where (:channel::text is null or c.code = :channel) and (:state::text is null or p.state = :state)
-   and (:before::uuid is null or p.push_id < :before)
+   and (:before::uuid is null or p.push_id < :before) and (:channels::int[] is null or p.channel_id = any(:channels))
  order by p.push_id desc limit :limit;
-
--- name: push_state
--- The state of a push.
-select state from push where push_id = :push_id;
 
 -- name: prune_pushes
 -- Forgets pushes that were done before a moment, a number at a time.

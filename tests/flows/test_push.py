@@ -585,7 +585,7 @@ async def test_a_channel_is_followed_when_it_is_woken(
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -80,6 +80,13 @@ class Owed(msgspec.Struct, frozen=True):
     seconds: float | None
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """Whose push it is, and its state."""
+
+    channel: str
+    state: str
+
+
 class Listed(msgspec.Struct, frozen=True):
     """A push as people see it."""
 
@@ -112,9 +119,9 @@ bury_push = sql.run("bury_push")
 take_attempt = sql.maybe("take_attempt", UUID)
 halve_push = sql.run("halve_push")
 read_owed = sql.one("waiting", Owed)
-replay_pushes = sql.rows("replay_pushes", str)
+replay_push = sql.run("replay_push")
 list_pushes = sql.rows("list_pushes", Listed)
-push_state = sql.maybe("push_state", str)
+push_of = sql.maybe("push_of", Standing)
 prune_pushes = sql.run("prune_pushes")
 
 
@@ -221,18 +228,20 @@ async def _bury(tx: Connection, push: Taken, *, channel: str, reason: str) -> No
     await raise_exceptions(tx, [trouble])
 
 
-async def replay(db: Database, *, push_id: UUID, who: str) -> str:
-    """A dead push is due again, with the same id and body; gives its channel. NotFound; Conflict where it is not dead."""
+async def replay(db: Database, *, push_id: UUID, who: str, channels: Sequence[int] | None = None) -> str:
+    """A dead push is due again, with the same id and body; gives its channel's code.
+
+    NotFound where it is not there (or not of `channels`, where they are given), Conflict where it is not dead.
+    """
     async with db.transaction() as tx:
-        channels = await replay_pushes(tx, pushes=[push_id])
-        if not channels:
-            state = await push_state(tx, push_id=push_id)
-            if state is None:
-                raise NotFound(f"no push has the id {push_id}")
-            raise Conflict(f"push {push_id} is {state}: only a dead push is replayed")
+        push = await push_of(tx, push_id=push_id, channels=None if channels is None else list(channels))
+        if push is None:
+            raise NotFound(f"no push has the id {push_id}")
+        if not await replay_push(tx, push_id=push_id):
+            raise Conflict(f"push {push_id} is {push.state}: only a dead push is replayed")
         await keep(tx, who=who, steps=[Step(kind="push", id=str(push_id), step="replayed")])
         await settle_exceptions(tx, who=who, resolution="Replayed.", of=[("push_dead", f"push {push_id}")])
-    return channels[0]
+    return push.channel
 
 
 async def prune(db: Database, *, before: datetime, limit: int = 1_000) -> int:
@@ -244,8 +253,17 @@ async def prune(db: Database, *, before: datetime, limit: int = 1_000) -> int:
 
 
 async def listed(
-    db: Database, *, channel: str | None, state: str | None, before: UUID | None, limit: int
+    db: Database,
+    *,
+    limit: int,
+    channel: str | None = None,
+    state: str | None = None,
+    before: UUID | None = None,
+    channels: Sequence[int] | None = None,
 ) -> list[Listed]:
-    """Pushes, the newest first; those before `before`."""
+    """Pushes, the newest first; those before `before`, of these channels where they are given."""
     async with db.connection() as connection:
-        return await list_pushes(connection, channel=channel, state=state, before=before, limit=limit)
+        return await list_pushes(
+            connection, channel=channel, state=state, before=before, limit=limit,
+            channels=None if channels is None else list(channels),
+        )  # fmt: skip
