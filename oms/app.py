@@ -1,6 +1,7 @@
 """The service: doors collected, keys checked before anything is read, refusals told as problem+json."""
 
 import importlib
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.exceptions import LitestarDeprecationWarning
 
 from oms import access, errors
 from oms.access import Actor
@@ -161,8 +163,16 @@ def create_app(
             if own_db is not None:
                 await own_db.close()
 
-    app = Litestar(
-        handlers,
+    with warnings.catch_warnings():
+        # its next major wants every parameter marked; we are pinned below it
+        warnings.simplefilter("ignore", LitestarDeprecationWarning)
+        return build(handlers, state=state, measures=measures, opened=opened)
+
+
+def build(handlers: Sequence[Any], *, state: State, measures: Measures, opened: Any) -> Litestar:
+    """Handlers, what they are given, and what stands before them."""
+    return Litestar(
+        list(handlers),
         state=state,
         lifespan=[opened],
         middleware=[DefineMiddleware(Measured, measures=measures), DefineMiddleware(Gate, state=state)],
@@ -186,4 +196,3 @@ def create_app(
         logging_config=None,
         debug=False,
     )  # fmt: skip
-    return app

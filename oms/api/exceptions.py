@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from oms.access import Actor
 from oms.api.paging import PAGE_MAX, Page, read_cursor, write_cursor
@@ -47,14 +47,14 @@ async def list_exceptions(
     *,
     db: Database,
     actor: Actor,
-    state: Annotated[str | None, Parameter(description="open or resolved; both where it is left out")] = None,
+    wanted: Annotated[str | None, QueryParameter(name="state", description="open or resolved; else both")] = None,
     kind: str | None = None,
-    cursor: Annotated[str | None, Parameter(max_length=1000)] = None,
-    limit: Annotated[int, Parameter(ge=1, le=PAGE_MAX)] = 100,
+    cursor: Annotated[str | None, QueryParameter(max_length=1000)] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=PAGE_MAX)] = 100,
 ) -> Page[Exceptional]:
     """Exceptions that the key may see, newest first."""
     before = read_cursor(cursor, UUID)
-    found = await govern.listed(db, actor=actor, state=state, kind=kind, before=before, limit=limit + 1)
+    found = await govern.listed(db, actor=actor, state=wanted, kind=kind, before=before, limit=limit + 1)
     shown = found[:limit]
     return Page(items=shown, next=write_cursor(shown[-1].id) if len(found) > limit else None)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from litestar import get, put
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from oms.access import ROLES, Actor
 from oms.api.paging import PAGE_MAX, Page, read_cursor, write_cursor
@@ -28,8 +28,8 @@ OPEN_TO_ALL = ("locations", "channels", "sources", "skus")
 NO_CODE_PATH = ("units", "sku_aliases", "location_aliases", "incoming", "listeners")
 """Kinds that are named by more than a code: they are listed and put as lists."""
 
-Limit = Annotated[int, Parameter(ge=1, le=PAGE_MAX, description="Items of a page.")]
-Cursor = Annotated[str | None, Parameter(max_length=1000, description="`next` of the page before.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Items of a page.")]
+Cursor = Annotated[str | None, QueryParameter(max_length=1000, description="`next` of the page before.")]
 
 
 async def change(

@@ -113,6 +113,12 @@ def not_storable(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     )  # fmt: skip
 
 
+def too_deep(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """JSON nested deeper than anything that we ask for."""
+    kind, title = OTHER[400]
+    return answer(status=400, type=kind, title=title, detail="The body is nested too deeply.")
+
+
 def unreachable(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """PostgreSQL is away: nothing was granted, try again."""
     log.warning("unreachable", error=type(error).__name__)
@@ -136,6 +142,7 @@ HANDLERS: dict[Any, Any] = {
     HTTPException: not_understood,
     asyncpg.DataError: not_storable,
     UnicodeError: not_storable,
+    RecursionError: too_deep,
     Exception: failed,
     **dict.fromkeys(UNREACHABLE, unreachable),
 }

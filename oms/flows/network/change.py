@@ -91,7 +91,7 @@ async def load(
     """Makes and changes objects of a kind; the same rows again change nothing.
 
     Every row is read and its references are looked up first: if one is refused, nothing is applied. What follows
-    from a change (segments, stock under new rules) is done before it returns. `aliases` are those of skus or of locations, by
+    from a change (segments, stock under new rules) is done before it returns. `aliases` are of skus or of locations, by
     the columns of the first row.
     """
     if kind == "aliases":
