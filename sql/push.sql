@@ -26,10 +26,15 @@ with begun as (
   update push set state = 'done', done_at = clock_timestamp(), answer = 'overtaken by a reset'
    where channel_id = :channel_id and state = 'dead'
   returning push_id
+), taken as materialized (
+  select sku_id from channel_stock
+   where channel_id = :channel_id and (pushed is not null or push_id is not null) order by sku_id for update
 ), untold as (
-  update channel_stock
-     set pushed = null, push_id = case when push_id in (select push_id from overtaken) then null else push_id end
-   where channel_id = :channel_id and (pushed is not null or push_id is not null)
+  update channel_stock c
+     set pushed = null,
+         push_id = case when c.push_id in (select push_id from overtaken) then null else c.push_id end
+    from taken t
+   where c.channel_id = :channel_id and c.sku_id = t.sku_id
 )
 select push_id from overtaken;
 
@@ -100,13 +105,17 @@ with ended as (
   update push set state = 'done', done_at = clock_timestamp(), leased_until = null, answer = :answer
    where push_id = :push_id and state <> 'done'
   returning push_id, channel_id
-), healthy as (
-  update channel set failures = 0, paused_until = null
-   where channel_id in (select channel_id from ended) and failures > 0
+), taken as materialized (
+  select c.channel_id, c.sku_id
+    from ended e join push_item i using (push_id)
+    join channel_stock c on c.channel_id = e.channel_id and c.sku_id = i.sku_id and c.push_id = e.push_id
+   order by c.sku_id for update of c
 )
-update channel_stock c set push_id = null
-  from ended e join push_item i using (push_id)
- where c.channel_id = e.channel_id and c.sku_id = i.sku_id and c.push_id = e.push_id;
+update channel_stock c set push_id = null from taken t where c.channel_id = t.channel_id and c.sku_id = t.sku_id;
+
+-- name: recovered
+-- A channel that answers again is called as usual.
+update channel set failures = 0, paused_until = null where channel_id = :channel_id and failures > 0;
 
 -- name: postpone_push
 -- Not now: again after :seconds with the same id, unless somebody else has taken it up meanwhile.
@@ -146,10 +155,14 @@ with half as (
   insert into push_item (push_id, sku_id, quantity, delta, version)
   select l.push_id, i.sku_id, i.quantity, i.delta, i.version
     from push_item i join half using (sku_id) join lots l using (is_second) where i.push_id = :push_id
-), bound as (
-  update channel_stock c set push_id = l.push_id
-    from half h join lots l using (is_second), push p
+), taken as materialized (
+  select c.channel_id, c.sku_id, l.push_id
+    from half h join lots l using (is_second), push p, channel_stock c
    where p.push_id = :push_id and c.channel_id = p.channel_id and c.sku_id = h.sku_id and c.push_id = p.push_id
+   order by c.sku_id for update of c
+), bound as (
+  update channel_stock c set push_id = t.push_id
+    from taken t where c.channel_id = t.channel_id and c.sku_id = t.sku_id
 )
 update push set state = 'done', done_at = clock_timestamp(), leased_until = null, answer = :answer
  where push_id = :push_id;

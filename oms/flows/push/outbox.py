@@ -112,6 +112,7 @@ make_pushes = sql.rows("make_pushes", UUID)
 take_push = sql.maybe("take_push", Taken)
 read_items = sql.rows("items", Item)
 end_push = sql.run("end_push")
+recovered = sql.run("recovered")
 postpone_push = sql.run("postpone_push")
 pause_channel = sql.run("pause_channel")
 count_failure = sql.run("count_failure")
@@ -179,7 +180,9 @@ async def take(db: Database, *, channel_id: int) -> tuple[Taken, list[Item]] | N
 async def delivered(db: Database, push: Taken, *, answer: str) -> None:
     """The channel has it."""
     async with db.transaction() as tx:
-        await end_push(tx, push_id=push.push_id, answer=answer)
+        await end_push(tx, push_id=push.push_id, answer=answer[:2000])
+    async with db.transaction() as tx:  # by itself: a channel's row is locked before its stock, nowhere after it
+        await recovered(tx, channel_id=push.channel_id)
 
 
 async def unanswered(
