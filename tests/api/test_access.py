@@ -83,7 +83,7 @@ def calls(app: Litestar) -> list[tuple[str, str, frozenset[str]]]:
     """Every (method, address, roles) of the route table, path parameters filled in."""
     found = []
     for route in app.routes:
-        if not isinstance(route, HTTPRoute):
+        if not isinstance(route, HTTPRoute) or route.path.startswith("/test/"):
             continue
         address = "".join(
             f"/{PATH_VALUES[part.type.__name__.lower().replace('path', 'str')]}" if not isinstance(part, str)
