@@ -25,9 +25,8 @@ with made as (
   returning reservation_id, expires_at
 ), lines as (
   insert into reservation_line (reservation_id, sku_id, quantity, atp_after)
-  select n.* from unnest(:line_ids::uuid[], :skus::int[], :quantities::int[], :afters::int[])
-                  as n(reservation_id, sku_id, quantity, atp_after)
-    join made using (reservation_id)
+  select * from unnest(:line_ids::uuid[], :skus::int[], :quantities::int[], :afters::int[])
+  on conflict do nothing
 )
 select reservation_id, expires_at from made;
 
