@@ -19,7 +19,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from oms import access, errors
+from oms import access, errors, settle
 from oms.access import Actor
 from oms.api import PUBLIC, idempotency, problems
 from oms.api.explorer import Explorer
@@ -107,10 +107,8 @@ def bearer_of(scope: Scope) -> str:
     return ""
 
 
-def give_actor(request: Request[Any, Any, Any]) -> Actor:
-    """Who calls."""
-    actor: Actor = request.scope["state"]["actor"]
-    return actor
+# What handlers are given, by name. Each asks for the one before it: resolved one after the other they cost a third of
+# what the framework's task group for independent ones does.
 
 
 def give_db(state: State) -> Database:
@@ -119,22 +117,28 @@ def give_db(state: State) -> Database:
     return db
 
 
-def give_cache(state: State) -> Cache:
+def give_now(state: State, db: Database) -> datetime:
+    """The moment of the request."""
+    now: datetime = state.clock()
+    return now
+
+
+def give_cache(state: State, now: datetime) -> Cache:
     """Redis."""
     cache: Cache = state.cache
     return cache
 
 
-def give_settings(state: State) -> Settings:
+def give_settings(state: State, cache: Cache) -> Settings:
     """The settings."""
     settings: Settings = state.settings
     return settings
 
 
-def give_now(state: State) -> datetime:
-    """The moment of the request."""
-    now: datetime = state.clock()
-    return now
+def give_actor(request: Request[Any, Any, Any], settings: Settings) -> Actor:
+    """Who calls."""
+    actor: Actor = request.scope["state"]["actor"]
+    return actor
 
 
 def create_app(
@@ -152,12 +156,14 @@ def create_app(
 
     @asynccontextmanager
     async def opened(app: Litestar) -> AsyncIterator[None]:
-        own_db = await Database.open(settings.database_url) if db is None else None
+        connections_max = settings.database_connections_max
+        own_db = await Database.open(settings.database_url, connections_max=connections_max) if db is None else None
         own_cache = await Cache.open(settings.redis_url) if cache is None else None
         app.state.db, app.state.cache = own_db or db, own_cache or cache
         try:
             yield
         finally:
+            await settle.close_all(app.state.db)
             if own_cache is not None:
                 await own_cache.close()
             if own_db is not None:

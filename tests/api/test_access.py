@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 from litestar import Litestar, Request, get, post
 from litestar.routes import HTTPRoute
@@ -459,6 +460,24 @@ async def test_ready_says_which_part_is_away(db: Database, http: httpx.AsyncClie
     answer = await http.get("/health/ready")
     assert answer.status_code == 503
     assert "0003" in answer.json()["migrations"]
+
+
+async def test_the_service_opens_its_own_servers_and_closes_them_at_its_end(settings: Settings) -> None:
+    app = create_app(settings=settings)
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://oms.test") as client:
+        ready = (await client.get("/health/ready")).json()
+        assert ready == {"ready": True, "database": "ok", "migrations": "ok", "redis": "ok"}
+    assert app.state.db.pool.is_closing()
+
+
+async def test_without_redis_the_service_is_ready_and_says_that_it_is_slower(settings: Settings) -> None:
+    app = create_app(settings=msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1"))
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://oms.test") as client:
+        answer = await client.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["redis"] != "ok"
 
 
 async def test_metrics_count_by_route_and_not_by_address(
