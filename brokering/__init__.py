@@ -1,1 +1,32 @@
+"""The brokering engine, as a library: allocates order lines to locations at the least total cost.
 
+from brokering import Problem, broker, audit
+plan = broker(problem, seconds=60, seed=0)     # always a legal plan; better with more time
+assert not audit(problem, plan)                # the law again, in plain Python, no solver
+plan.cost, plan.bound, plan.unfilled           # what it costs, what nothing can beat, what stays and why
+"""
+
+from brokering.audit import RULES, audit
+from brokering.baselines import nearest, one_at_a_time
+from brokering.engine import broker
+from brokering.problem import (
+    Assignment,
+    Barred,
+    Candidate,
+    Decision,
+    Line,
+    Location,
+    Order,
+    Plan,
+    Policy,
+    Problem,
+    Protected,
+    Stock,
+    Tariff,
+    Unfilled,
+)  # fmt: skip
+
+__all__ = [
+    "RULES", "Assignment", "Barred", "Candidate", "Decision", "Line", "Location", "Order", "Plan", "Policy", "Problem",
+    "Protected", "Stock", "Tariff", "Unfilled", "audit", "broker", "nearest", "one_at_a_time",
+]  # fmt: skip

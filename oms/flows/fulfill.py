@@ -388,7 +388,7 @@ async def _relieve_one(tx: Connection, fulfillment: UUID, *, key: Key, who: str,
             record.Trouble(
                 kind="location_deficit", subject=f"{found.location}:{key.sku_id}",
                 detail=f"{found.location} has {stock.on_hand} of {', '.join(sorted(set(skus.values())))} on hand "
-                f"and {stock.allocated} allocated. Work nobody has picked went back to be brokered again; count the sku there.",
+                f"and {stock.allocated} allocated. Work nobody has picked went back to open; count the sku there.",
                 payload={"location": found.location, "on_hand": stock.on_hand, "allocated": stock.allocated},
             )
         ],

@@ -1,0 +1,168 @@
+"""What is to be brokered, and what a plan says. Money is integer cents, weight grams, distance miles of the tariff."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Split = Literal["free", "single", "complete", "max_packages", "keep_together"]
+
+
+class Location(msgspec.Struct, frozen=True):
+    """A place that may fulfill. Capacity is what it may still take in this run; None is unlimited.
+
+    Without coordinates its distance is unknown: it is priced as the farthest zone, never as near.
+    """
+
+    location_id: int
+    kind: str
+    lat: float | None
+    lon: float | None
+    capacity_orders: int | None = None
+    capacity_items: int | None = None
+    capacity_cents: int | None = None
+    package_cents: int = 120
+    line_cents: int = 25
+    reject_share: float = 0.0
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order with open lines. `location_id` binds it to one place (a pick-up)."""
+
+    order_id: str
+    lat: float | None
+    lon: float | None
+    priority: int = 0
+    split: Split = "free"
+    split_max: int | None = None
+    promise_days: int | None = None
+    location_id: int | None = None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """Open units of one sku, to be sent from one location. Lines of an order with the same `together` stay together."""
+
+    line_id: int
+    version: int
+    order_id: str
+    sku_id: int
+    quantity: int
+    pool_id: int
+    value_cents: int
+    weight_grams: int
+    together: str | None = None
+    days_waited: int = 0
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """Units of a sku that may be taken at a location."""
+
+    sku_id: int
+    location_id: int
+    available: int
+
+
+class Protected(msgspec.Struct, frozen=True):
+    """Units promised in a pool to demand outside the run: the plan may not make them impossible to keep."""
+
+    sku_id: int
+    pool_id: int
+    quantity: int
+
+
+class Barred(msgspec.Struct, frozen=True):
+    """A location that is not to be asked for a sku of an order: it rejected it."""
+
+    order_id: str
+    sku_id: int
+    location_id: int
+
+
+class Tariff(msgspec.Struct, frozen=True):
+    """A parcel tariff by zone, the zone by miles (upper bounds; one more zone beyond the last). Illustrative defaults."""
+
+    miles: tuple[int, ...] = (150, 300, 600, 1000, 1400, 1800)
+    parcel_cents: tuple[int, ...] = (620, 660, 720, 790, 860, 940, 1030)
+    pound_cents: tuple[int, ...] = (18, 22, 30, 42, 55, 68, 80)
+    days: tuple[int, ...] = (1, 2, 2, 3, 4, 4, 5)
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Weights of the cost terms, in cents or as a share of a line's value.
+
+    late_cents: per package, day late, and priority factor 1 + priority/2. stock_out_share: of the value, for selling a
+    store's last units. leave_share, leave_cents_min: what leaving a unit costs, times the priority factor, and
+    waited_share more for each day that it has waited.
+    """
+
+    tariff: Tariff = Tariff()
+    late_cents: int = 400
+    stock_out_share: float = 0.4
+    reject_cents: int = 500
+    leave_share: float = 0.6
+    leave_cents_min: int = 1500
+    waited_share: float = 0.05
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Open lines, what may be taken where, and what must not be broken. `pools` gives the locations of each pool."""
+
+    orders: list[Order]
+    lines: list[Line]
+    locations: list[Location]
+    stock: list[Stock]
+    pools: Mapping[int, tuple[int, ...]]
+    protected: list[Protected] = []
+    barred: list[Barred] = []
+    policy: Policy = Policy()
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """Units of a line from a location."""
+
+    line_id: int
+    location_id: int
+    quantity: int
+
+
+class Unfilled(msgspec.Struct, frozen=True):
+    """A line that stays open, and why: no_stock, taken, capacity, split, barred, dear, protected."""
+
+    line_id: int
+    reason: str
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """What an order would have cost from one location: cents by term, how many of its lines it had, why it fell out."""
+
+    location_id: int
+    lines: int
+    cents: dict[str, int]
+    fell_out: str | None
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Why an order is planned as it is: what it costs by term, the best candidates, and how many fell out and why."""
+
+    order_id: str
+    cents: dict[str, int]
+    candidates: list[Candidate]
+    fell_out: dict[str, int]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A legal plan. `cost` and `bound` in cents: no plan costs less than `bound` (priority classes aside)."""
+
+    assignments: list[Assignment]
+    unfilled: list[Unfilled]
+    cost: int
+    bound: int
+    decisions: list[Decision]
+    phases: dict[str, float]
+    cost_by_term: dict[str, int]
+    packages: int
+
+    @property
+    def gap(self) -> float:
+        """How far the cost lies above the bound, as a share of the bound."""
+        return (self.cost - self.bound) / self.bound if self.bound > 0 else 0.0
