@@ -20,7 +20,6 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from oms import access, errors, settle
-from oms.access import Actor
 from oms.api import PUBLIC, idempotency, problems
 from oms.api.explorer import Explorer
 from oms.api.metrics import Measured, Measures
@@ -107,38 +106,39 @@ def bearer_of(scope: Scope) -> str:
     return ""
 
 
-# What handlers are given, by name. Each asks for the one before it: resolved one after the other they cost a third of
-# what the framework's task group for independent ones does.
+def given(state: State) -> dict[str, Provide]:
+    """What handlers are given, by name.
 
+    Each asks for the one before it: resolved in a row they cost a third of what the framework's task group for
+    independent ones does. Those that most handlers ask for come first.
+    """
 
-def give_db(state: State) -> Database:
-    """The database."""
-    db: Database = state.db
-    return db
+    def give_db() -> Database:
+        db: Database = state.db
+        return db
 
+    def give_actor(request: Request[Any, Any, Any], db: Any) -> Any:
+        return request.scope["state"].get("actor")
 
-def give_now(state: State, db: Database) -> datetime:
-    """The moment of the request."""
-    now: datetime = state.clock()
-    return now
+    def give_now(actor: Any) -> datetime:
+        now: datetime = state.clock()
+        return now
 
+    def give_cache(now: Any) -> Cache:
+        cache: Cache = state.cache
+        return cache
 
-def give_cache(state: State, now: datetime) -> Cache:
-    """Redis."""
-    cache: Cache = state.cache
-    return cache
+    def give_settings(cache: Any) -> Settings:
+        settings: Settings = state.settings
+        return settings
 
-
-def give_settings(state: State, cache: Cache) -> Settings:
-    """The settings."""
-    settings: Settings = state.settings
-    return settings
-
-
-def give_actor(request: Request[Any, Any, Any], settings: Settings) -> Actor:
-    """Who calls."""
-    actor: Actor = request.scope["state"]["actor"]
-    return actor
+    return {
+        name: Provide(give, sync_to_thread=False)
+        for name, give in (
+            ("db", give_db), ("actor", give_actor), ("now", give_now), ("cache", give_cache),
+            ("settings", give_settings),
+        )
+    }  # fmt: skip
 
 
 def create_app(
@@ -182,13 +182,7 @@ def build(handlers: Sequence[Any], *, state: State, measures: Measures, opened: 
         state=state,
         lifespan=[opened],
         middleware=[DefineMiddleware(Measured, measures=measures), DefineMiddleware(Gate, state=state)],
-        dependencies={
-            "db": Provide(give_db, sync_to_thread=False),
-            "cache": Provide(give_cache, sync_to_thread=False),
-            "settings": Provide(give_settings, sync_to_thread=False),
-            "now": Provide(give_now, sync_to_thread=False),
-            "actor": Provide(give_actor, sync_to_thread=False),
-        },
+        dependencies=given(state),
         exception_handlers=problems.HANDLERS,
         request_max_body_size=BODY_BYTES_MAX,
         openapi_config=OpenAPIConfig(
