@@ -39,6 +39,7 @@ class _Row(msgspec.Struct, frozen=True):
     part_id: int
     part: str
     quantity: int
+    price_cents: int | None
 
 
 named = sql.rows("named", _Row)
@@ -56,7 +57,9 @@ async def skus_of(tx: Connection, codes: Collection[tuple[int, str]]) -> dict[tu
     for row in await named(tx, channels=[c for c, _ in ordered], codes=[code for _, code in ordered]):
         parts.setdefault((row.channel_id, row.code), []).append(row)
     return {
-        key: Named(rows[0].sku_id, rows[0].is_kit, tuple(Part(r.part_id, r.part, r.quantity) for r in rows))
+        key: Named(
+            rows[0].sku_id, rows[0].is_kit, tuple(Part(r.part_id, r.part, r.quantity, r.price_cents) for r in rows)
+        )
         for key, rows in parts.items()
     }
 

@@ -18,7 +18,8 @@ with n as (
     left join sku s on s.code = n.code
 )
 select n.channel_id, n.code, n.sku_id, k.kit_id is not null as is_kit, coalesce(k.component_id, n.sku_id),
-       coalesce(p.code, s.code), coalesce(k.quantity, 1)
+       coalesce(p.code, s.code), coalesce(k.quantity, 1),
+       case when k.kit_id is null then s.price_cents else p.price_cents end
   from n
   join sku s on s.sku_id = n.sku_id
   left join kit k on k.kit_id = n.sku_id and s.is_kit

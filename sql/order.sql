@@ -54,10 +54,6 @@ select n.fulfillment_id, n.line_id, n.sku_id, n.quantity, n.quantity, n.fulfillm
   from unnest(:fulfillments::uuid[], :lines::bigint[], :skus::int[], :quantities::int[])
        as n(fulfillment_id, line_id, sku_id, quantity);
 
--- name: values_of
--- What one unit of these skus is worth in the count of capacity, where its line has no price.
-select sku_id, coalesce(price_cents, 0) from sku where sku_id = any(:skus::int[]);
-
 -- name: incoming_of
 -- Receipts that could still serve a sku in a pool, soonest first.
 select i.sku_id, s.code, i.due_on, sum(i.quantity)::int

@@ -67,11 +67,12 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A sku that a code stands for, and how many of it are in one; a kit has several."""
+    """A sku that a code stands for, how many of it are in one, and its list price; a kit has several."""
 
     sku_id: int
     sku: str
     quantity: int
+    price_cents: int | None = None
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -129,6 +130,19 @@ def exploded(units: Mapping[str, int], names: Mapping[str, Named]) -> dict[int, 
         for part in names[code].parts:
             wanted[part.sku_id] = wanted.get(part.sku_id, 0) + quantity * part.quantity
     return wanted
+
+
+def prices_of(name: Named, price_cents: int | None) -> list[int | None]:
+    """The price of one unit of each part: a kit's is shared by the parts' list prices, evenly where one has none.
+
+    Rounded to cents, so that the parts of a kit may differ from it by less than a cent per unit.
+    """
+    if price_cents is None or not name.is_kit:
+        return [price_cents] * len(name.parts)
+    listed = [part.price_cents or 0 for part in name.parts]
+    weights = listed if all(listed) else [1] * len(listed)
+    whole = sum(weight * part.quantity for weight, part in zip(weights, name.parts, strict=True))
+    return [round(price_cents * weight / whole) for weight in weights]
 
 
 def state_of(lines: Iterable[Any]) -> str:

@@ -240,8 +240,11 @@ async def test_a_kits_line_becomes_its_parts_and_is_cancelled_by_its_name(db: Da
     await make_kit(db, net, "K", A=2, B=1)
     for sku in ("A", "B"):
         await set_stock(db, sku=sku, location="W1", quantity=8)
+    async with db.transaction() as tx:
+        await tx.execute("update sku set price_cents = 300 where code = 'B'")
     order_id = await captured(db, order(net, "1", ("K", 3), ("A", 1)))
     view = await read_order(db, order_id=order_id)
+    assert [line.price for line in view.lines] == [217, 65, 500], "500 shared as 2 x 1000 to 300"
     assert [(line.line, line.part, line.sku, line.open) for line in view.lines] == [
         ("1", 1, "A", 6),
         ("1", 2, "B", 3),

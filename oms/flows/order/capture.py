@@ -60,11 +60,6 @@ class _FulfillmentId(msgspec.Struct, frozen=True):
     order_id: UUID
 
 
-class _Value(msgspec.Struct, frozen=True):
-    sku_id: int
-    cents: int
-
-
 insert_orders = sql.rows("insert_orders", StandingOrder)
 known_orders = sql.rows("known_orders", StandingOrder)
 take_claims = sql.rows("take_claims", _Claim)
@@ -73,7 +68,6 @@ claim = sql.run("claim")
 insert_lines = sql.rows("insert_lines", _LineId)
 insert_fulfillments = sql.rows("insert_fulfillments", _FulfillmentId)
 insert_fulfillment_lines = sql.run("insert_fulfillment_lines")
-values_of = sql.rows("values_of", _Value)
 captured_until = sql.run("captured_until")
 
 
@@ -190,13 +184,12 @@ async def _place(tx: Connection, news: Sequence[Entered], words: _Words) -> None
     book = await Book.open(tx, skus=skus, keys=keys)
     picked_up = [(new.place.location_id, local_day(new.order.at, new.place)) for new in news if new.place]
     days = Day(await ledger.capacity(tx, picked_up))
-    values = {v.sku_id: v.cents for v in await values_of(tx, skus=sorted(skus))} if picked_up else {}
     decided = [
         msgspec.structs.replace(
             new,
             plan=decide(
                 book=book, days=days, order=new.order, rule=new.rule, names=words.names, claimed=new.claimed,
-                place=new.place, values=values,
+                place=new.place,
             ),
         )
         for new in news

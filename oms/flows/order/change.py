@@ -11,8 +11,6 @@ from oms.book import Book
 from oms.db import Connection, Database, Sql
 from oms.domain.order import HOLDS
 from oms.errors import BadInput, Conflict, NotFound
-from oms.flows.order.capture import values_of
-from oms.flows.order.decide import worth
 from oms.record import Step, keep, settle_exceptions
 
 sql = Sql("order")
@@ -167,10 +165,9 @@ async def _write_cancelled(
     )  # fmt: skip
     rules = await named.rules_of(tx, [order.channel_id])
     await book.write(tx, capped=named.capped(rules.values()))
-    values = {v.sku_id: v.cents for v in await values_of(tx, skus=[g.sku_id for _, g, _ in recalled])}
     works = []
     for f, g, line in recalled:
-        cents = worth(g.quantity, line.price_cents, g.sku_id, values)
+        cents = g.quantity * (line.price_cents or 0)
         works.append(ledger.Work(f.location_id, f.capacity_day, 0, -g.quantity, -cents))
     works += [
         ledger.Work(f.location_id, f.capacity_day, -1, 0, 0)

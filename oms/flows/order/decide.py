@@ -8,7 +8,7 @@ import msgspec
 
 from oms import ledger
 from oms.book import Book, Units
-from oms.domain.order import Named, NewOrder, OrderLine
+from oms.domain.order import Named, NewOrder, OrderLine, prices_of
 from oms.named import Place, Rule
 
 
@@ -67,7 +67,6 @@ def decide(
     names: Mapping[tuple[int, str], Named],
     claimed: Sequence[Units],
     place: Place | None,
-    values: Mapping[int, int],
 ) -> Plan:
     """Decides one order on the book. What its live reservation held is sure; beyond it stock decides.
 
@@ -88,10 +87,10 @@ def decide(
         if place is not None and known:
             why = _no_pickup(
                 book, days, parts=known, place=place, rule=rule, sure=sure if here else {}, order=order,
-                values=values, work=work,
+                work=work,
             )  # fmt: skip
             if why is None:
-                work = _more(work, known, place, order, values)
+                work = _more(work, known, place, order)
                 for part in known:
                     assert part.sku_id is not None
                     book.allocate(
@@ -119,10 +118,8 @@ def parts_of(line: OrderLine, name: Named | None) -> list[PlannedLine]:
     if name is None:
         return [PlannedLine(line.line, 0, None, line.sku, line.quantity, line.price_cents, 0, line.quantity, 0, 0)]
     lines = []
-    for number, part in enumerate(name.parts, start=1):
+    for number, (part, price) in enumerate(zip(name.parts, prices_of(name, line.price_cents), strict=True), start=1):
         units = line.quantity * part.quantity
-        # a kit's price is not divided among its parts: each counts with its own sku's price
-        price = None if name.is_kit else line.price_cents
         number = number if name.is_kit else 0
         lines.append(PlannedLine(line.line, number, part.sku_id, line.sku, units, price, units, 0, 0, 0))
     return lines
@@ -137,7 +134,6 @@ def _no_pickup(
     rule: Rule,
     sure: Mapping[int, int],
     order: NewOrder,
-    values: Mapping[int, int],
     work: ledger.Work | None,
 ) -> str | None:
     """Why a line cannot be allocated at its store at once; None where it can."""
@@ -148,24 +144,17 @@ def _no_pickup(
         number = max(book.atp_at(part.sku_id, place.location_id), sure.get(part.sku_id, 0))
         if number < part.quantity:
             return f"{place.code} has {max(0, number)} of the {part.quantity} of {part.sku} that may be promised there"
-    if not days.fits(_more(work, parts, place, order, values)):
+    if not days.fits(_more(work, parts, place, order)):
         return f"{place.code} has no capacity left on {local_day(order.at, place)}"
     return None
 
 
-def _more(
-    work: ledger.Work | None, parts: Sequence[PlannedLine], place: Place, order: NewOrder, values: Mapping[int, int]
-) -> ledger.Work:
+def _more(work: ledger.Work | None, parts: Sequence[PlannedLine], place: Place, order: NewOrder) -> ledger.Work:
     items = sum(part.quantity for part in parts)
-    cents = sum(worth(part.quantity, part.price_cents, part.sku_id, values) for part in parts)
+    cents = sum(part.quantity * (part.price_cents or 0) for part in parts)
     if work is None:
         return ledger.Work(place.location_id, local_day(order.at, place), 1, items, cents)
     return msgspec.structs.replace(work, items=work.items + items, cents=work.cents + cents)
-
-
-def worth(quantity: int, price_cents: int | None, sku_id: int | None, values: Mapping[int, int]) -> int:
-    """What units count in a capacity of money: their line's price, else their sku's."""
-    return quantity * (price_cents if price_cents is not None else values.get(sku_id or 0, 0))
 
 
 def _use(sure: dict[int, int], part: PlannedLine) -> None:
