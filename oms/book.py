@@ -122,6 +122,24 @@ class Book:
         if channel_id is not None:
             self._count(sku_id, pool_id, quantity, channel_id)
 
+    def may_allocate(self, sku_id: int, location_id: int, pool_id: int, quantity: int) -> str | None:
+        """Whether units that a pool's line holds reserved may be allocated at a location; None, or why not.
+
+        The location's stock must suffice, and m(∅) must not fall: stock alone does not see that only another pool's
+        promises could have used that location.
+        """
+        if not self.stock[sku_id, location_id].is_on or self._left[sku_id, location_id] < quantity:
+            return "its stock went to others"
+        row = self.rows[sku_id]
+        layout = self.layouts[row.layout_id]
+        if not self.sells_from(sku_id, location_id, pool_id):
+            return "the location is not in its pool any more"
+        keeps = atp.allocation_keeps_promises(
+            layout, self._supply[sku_id], self._reserved[sku_id], position=layout.pools.index(pool_id),
+            quantity=quantity, segment=self.segments[row.layout_id][location_id], fall=quantity,
+        )  # fmt: skip
+        return None if keeps else "another pool's promise would be broken"
+
     def give_back(self, units: Iterable[Units]) -> None:
         """What reservations held is free again."""
         for u in units:
