@@ -30,7 +30,7 @@ select o.order_id::text, (o.ship_to ->> 'lat')::float8 as lat, (o.ship_to ->> 'l
 -- name: open_lines
 -- The open lines of these orders, a kit's parts kept together.
 select l.line_id, l.version, l.order_id::text, l.sku_id, l.open as quantity, l.pool_id,
-       coalesce(l.price_cents, s.value_cents, s.price_cents, 1000) as value_cents,
+       coalesce(l.price_cents, s.price_cents, s.value_cents, 1000) as value_cents,
        coalesce(s.weight_grams, 500) as weight_grams,
        case when l.part > 0 or exists (select from order_line k where k.order_id = l.order_id and k.line = l.line and k.part <> l.part)
             then 'kit ' || l.line when o.split = 'keep_together' then 'order' end as together,
@@ -106,8 +106,9 @@ select order_id from decision where run_id = :run_id and order_id = any(:orders:
 -- name: take_lines
 -- Takes the open lines of these orders.
 select l.line_id, l.order_id, l.line, l.part, l.sku_id, l.pool_id, l.open, l.version, l.hold,
-       coalesce(l.price_cents, 0) as price_cents
-  from order_line l where l.order_id = any(:orders::uuid[]) order by l.line_id for update;
+       coalesce(l.price_cents, s.price_cents, 0) as price_cents
+  from order_line l left join sku s using (sku_id)
+ where l.order_id = any(:orders::uuid[]) order by l.line_id for update of l;
 
 -- name: places_on
 -- Locations with their zones and whether they are on.

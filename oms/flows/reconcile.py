@@ -1,0 +1,57 @@
+"""The ledger explains the stock: it is folded again and compared, row by row; counts are compared with stock."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from oms.db import Database, Sql
+
+sql = Sql("verify")
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A row that is not what the ledger says."""
+
+    what: str
+    subject: str
+    kept: str
+    folded: str
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How much was verified."""
+
+    movements: int
+    stock: int
+    availability: int
+    lines: int
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """A counted quantity beside ours."""
+
+    sku: str
+    location: str
+    counted: int
+    on_hand: int
+
+
+checks = tuple(
+    sql.rows(name, Difference) for name in ("stock_differs", "availability_differs", "capacity_differs", "lines_differ")
+)
+counts = sql.one("counts", Counts)
+counted = sql.rows("counted", Drift)
+
+
+async def verify(db: Database) -> tuple[Counts, list[Difference]]:
+    """Folds the ledger, commitments and capacity anew in one snapshot; gives what differs (empty is right)."""
+    async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
+        return await counts(tx), [row for check in checks for row in await check(tx)]
+
+
+async def drift(db: Database, *, source: str, rows: Sequence[tuple[str, str, int]]) -> list[Drift]:
+    """Counted (sku, location, quantity) rows beside our stock, changing nothing."""
+    async with db.connection() as tx:
+        return await counted(
+            tx, source=source, skus=[r[0] for r in rows], locations=[r[1] for r in rows], quantities=[r[2] for r in rows]
+        )
