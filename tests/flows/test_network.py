@@ -1,13 +1,18 @@
 """The network is loaded whole or not at all, kept in history, and followed by what depends on it."""
 
+import asyncio
+import os
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 
 from oms import access, ledger
 from oms.db import Database
 from oms.domain.network import MASK
+from oms.embedded import Running
 from oms.errors import BadInput, NotFound
 from oms.flows import network
 from oms.flows.network.follow import renumber
@@ -32,6 +37,20 @@ async def show(db: Database, kind: str, code: str) -> dict[str, Any]:
 async def past(db: Database, kind: str, code: str) -> list[tuple[str, str, Any]]:
     steps = await network.past(db, actor=access.house, kind=kind, code=code, after=0, limit=50)
     return [(step.who, step.step, step.detail) for step in steps]
+
+
+@pytest.fixture(scope="module")
+async def shared(servers: Running, template: str) -> AsyncIterator[Database]:
+    """One database with the small network, for tests that change nothing."""
+    name = f"test_network_{os.getpid()}"
+    connection = await asyncpg.connect(servers.database_url)
+    await connection.execute(f"create database {name} template {template} strategy file_copy")
+    database = await Database.open(servers.database_url.replace("/postgres?", f"/{name}?"))
+    await small_network(database)
+    yield database
+    await database.close()
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
 
 
 STORE = {"code": "N1", "name": "North", "kind": "store", "lat": "40.5", "lon": "-73.25", "on": "true"}
@@ -65,6 +84,17 @@ async def test_a_column_that_is_not_given_keeps_what_is_there_and_an_empty_one_c
     await load(db, "locations", {"code": "N1", "postal_code": ""})
     seen = await show(db, "locations", "N1")
     assert (seen["capacity_orders"], seen["postal_code"], seen["kind"]) == (40, None, "store")
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "locations": {**STORE, "code": "GOOD"}, "pools": {"code": "GOOD"}, "channels": {"code": "GOOD", "pool": "web"},
+    "sources": {"code": "GOOD", "kind": "erp"}, "skus": {"code": "GOOD"},
+    "kits": {"kit": "B", "component": "C", "quantity": "1"}, "units": {"sku": "B", "uom": "CS", "quantity": "2"},
+    "sku_aliases": {"source": "erp", "code": "GOOD", "sku": "A"},
+    "incoming": {"source": "erp", "reference": "GOOD", "sku": "A", "location": "W1", "quantity": 1,
+                 "due_on": "2026-12-01"},
+    "listeners": {"url": "https://good.example/", "secrets": ["s"]},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -108,24 +138,19 @@ async def test_a_column_that_is_not_given_keeps_what_is_there_and_an_empty_one_c
     ],
 )  # fmt: skip
 async def test_a_bad_row_is_refused_by_row_and_field_and_nothing_of_its_file_is_applied(
-    db: Database, kind: str, row: dict[str, Any], field: str
+    shared: Database, kind: str, row: dict[str, Any], field: str
 ) -> None:
-    await small_network(db)
-    good = {
-        "locations": {**STORE, "code": "GOOD"}, "pools": {"code": "GOOD"}, "channels": {"code": "GOOD", "pool": "web"},
-        "sources": {"code": "GOOD", "kind": "erp"}, "skus": {"code": "GOOD"},
-        "kits": {"kit": "B", "component": "C", "quantity": "1"}, "units": {"sku": "B", "uom": "CS", "quantity": "2"},
-        "sku_aliases": {"source": "erp", "code": "GOOD", "sku": "A"},
-        "incoming": {"source": "erp", "reference": "GOOD", "sku": "A", "location": "W1", "quantity": 1,
-                     "due_on": "2026-12-01"},
-        "listeners": {"url": "https://good.example/", "secrets": ["s"]},
-    }  # fmt: skip
-    before = await values(db, "select count(*) from history")
-    loaded = await load(db, kind, good[kind], row)
+    before = await values(shared, "select count(*) from history")
+    loaded = await load(shared, kind, GOOD[kind], row)
     assert [(fault.row, fault.field) for fault in loaded.refused] == [(2, field)], loaded.refused
     assert (loaded.created, loaded.changed) == (0, 0)
-    assert await values(db, "select count(*) from history") == before
-    assert (await load(db, kind, good[kind])).created == 1
+    assert await values(shared, "select count(*) from history") == before
+
+
+async def test_the_rows_beside_bad_ones_are_good(db: Database) -> None:
+    await small_network(db)
+    for kind, row in GOOD.items():
+        assert (await load(db, kind, row)).created == 1, kind
 
 
 async def test_the_same_object_twice_in_one_file_is_refused(db: Database) -> None:
@@ -212,6 +237,39 @@ async def test_a_move_that_was_killed_half_way_is_finished_by_the_next(db: Datab
     assert await network.move_layouts(db, chunk=2) == 2
     assert await values(db, "select distinct layout_id from availability") == [layout_id]
     assert await network.move_layouts(db) == 0
+
+
+async def test_reservations_that_go_on_while_rows_move_are_neither_lost_nor_doubled(db: Database) -> None:
+    net = await small_network(db)
+    for sku in net.skus:
+        await set_stock(db, sku=sku, location="S1", quantity=1_000)
+
+    async def reserve(sku: int, pool: int) -> None:
+        async with db.transaction() as tx:
+            locked = await ledger.lock(tx, [sku])
+            await ledger.write(tx, locked, demand=[ledger.Demand(sku_id=sku, pool_id=pool, quantity=1)])
+
+    async def change() -> None:
+        for members in (["S1"], ["S1", "S2"], ["W1"]):
+            await load(db, "pools", {"code": "other", "locations": members})
+
+    pools = list(net.pools.values())
+    await asyncio.gather(
+        change(), *(reserve(sku, pools[n % 2]) for n in range(20) for sku in net.skus.values())
+    )  # fmt: skip
+    async with db.transaction() as tx:
+        for row in (await ledger.lock(tx, list(net.skus.values()))).values():
+            layout = await ledger.layout(tx, row.layout_id)
+            assert {p: n for p, n in zip(layout.pools, row.reserved, strict=True) if n} == dict.fromkeys(pools, 10)
+            assert sum(row.supply) == 1_000
+    newest = await values(db, "select max(layout_id) from layout")
+    assert await values(db, "select distinct layout_id from availability") == newest
+
+
+async def test_two_who_load_the_same_at_once_make_it_once(db: Database) -> None:
+    loads = await asyncio.gather(*(load(db, "locations", STORE) for _ in range(5)))
+    assert sorted(one.created for one in loads) == [0, 0, 0, 0, 1]
+    assert len(await past(db, "locations", "N1")) == 1
 
 
 async def supply_of(db: Database, sku: str) -> int:
