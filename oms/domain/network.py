@@ -235,9 +235,9 @@ def merged(kind: Kind, before: dict[str, Any] | None, given: dict[str, Any]) -> 
 
 
 def _unmasked(value: Any, before: Any) -> Any:
-    """Secrets that were shown masked are what they were."""
+    """Secrets that were shown masked are what they were; a mask without a secret stays, to be refused."""
     if value == MASK:
-        return before
+        return MASK if before is None else before
     if isinstance(value, dict):
         old = before if isinstance(before, dict) else {}
         return {name: _unmasked(part, old.get(name)) for name, part in value.items()}
@@ -258,3 +258,10 @@ def masked(body: dict[str, Any]) -> dict[str, Any]:
 
 def _hidden(value: Any) -> Any:
     return [MASK for _ in value] if isinstance(value, list) else MASK if value else value
+
+
+def has_mask(value: Any) -> bool:
+    """Whether a mask stands somewhere in it."""
+    if isinstance(value, dict):
+        return any(has_mask(part) for part in value.values())
+    return any(has_mask(part) for part in value) if isinstance(value, list) else value == MASK

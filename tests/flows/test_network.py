@@ -134,6 +134,7 @@ GOOD: dict[str, dict[str, Any]] = {
         ("sku_aliases", {"source": "??", "code": "1", "sku": "A"}, "source"),
         ("incoming", {"source": "erp", "reference": "P", "sku": "A", "location": "W1", "quantity": "5",
                       "due_on": "tomorrow"}, "due_on"),
+        ("listeners", {"url": "https://x.example/", "secrets": [MASK]}, ""),
         ("listeners", {"url": "ftp://x", "secrets": ["s"]}, "url"),
     ],
 )  # fmt: skip

@@ -119,6 +119,12 @@ async def load(
         if refused:
             return Loaded(kind, 0, 0, 0, sorted(refused, key=lambda fault: fault.row))
         after = {row.key: network.merged(described, before.get(row.key), row.body) for row in given}
+        refused = [
+            RefusedRow(row.row, "", f"{network.MASK} stands for a secret that is kept, and there is none")
+            for row in given if network.has_mask(after[row.key])
+        ]  # fmt: skip
+        if refused:
+            return Loaded(kind, 0, 0, 0, refused)
         changed = {key: body for key, body in after.items() if before.get(key) != body}
         if changed:
             taken = await write(tx, kind, changed)
