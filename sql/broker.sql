@@ -106,9 +106,9 @@ select order_id from decision where run_id = :run_id and order_id = any(:orders:
 -- name: take_lines
 -- Takes the open lines of these orders.
 select l.line_id, l.order_id, l.line, l.part, l.sku_id, l.pool_id, l.open, l.version, l.hold,
-       coalesce(l.price_cents, s.price_cents, 0) as price_cents
-  from order_line l left join sku s using (sku_id)
- where l.order_id = any(:orders::uuid[]) order by l.line_id for update of l;
+       coalesce(l.price_cents, 0) as price_cents
+  from order_line l
+ where l.order_id = any(:orders::uuid[]) order by l.line_id for update;
 
 -- name: places_on
 -- Locations with their zones and whether they are on.

@@ -14,7 +14,7 @@ select f.fulfillment_id, f.order_id, f.location_id, l.code, f.state, f.capacity_
 
 -- name: take_lines
 -- Takes the lines of fulfillments that still have units.
-select f.fulfillment_id, f.line_id, n.line, f.sku_id, s.code, n.pool_id, f.quantity, coalesce(n.price_cents, s.price_cents, 0),
+select f.fulfillment_id, f.line_id, n.line, f.sku_id, s.code, n.pool_id, f.quantity, coalesce(n.price_cents, 0),
        f.reference, d.acked_sequence, d.acked_at, d.counted_in
   from fulfillment_line f
   join order_line n using (line_id)

@@ -317,3 +317,9 @@ update baseline set state = 'staged' where baseline_id = :baseline_id and state 
 -- name: dismiss_part
 -- A parked part is given up.
 update baseline set state = 'dismissed' where baseline_id = :baseline_id and state = 'parked';
+
+-- name: end_movements
+-- A file of movements is read to its end.
+update feed set state = 'applied', rows = :rows, refused_rows = :refused, sha256 = :sha256, totals = :totals,
+       finished_at = clock_timestamp()
+ where feed_id = :feed_id;

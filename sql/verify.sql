@@ -72,9 +72,8 @@ select 'availability' as what, s.code as subject, d.kept, d.folded
 -- Days whose used capacity is not what their fulfillments say.
 with worked as (
   select f.location_id, f.capacity_day as day, count(distinct f.fulfillment_id) as orders, sum(g.quantity) as items,
-         sum(g.quantity * coalesce(n.price_cents, s.price_cents, 0)::bigint) as cents
+         sum(g.quantity * coalesce(n.price_cents, 0)::bigint) as cents
     from fulfillment f join fulfillment_line g using (fulfillment_id) join order_line n using (line_id)
-    join sku s on s.sku_id = g.sku_id
    where g.quantity > 0 and f.state not in ('rejected', 'recalled')
    group by f.location_id, f.capacity_day
 )

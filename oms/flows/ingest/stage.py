@@ -358,3 +358,34 @@ def _foreign(source: Source, feed_id: int, foreign: NotOwned) -> record.Trouble:
         "That part was not applied; change the ownership or the feed.",
         payload={"feed": feed_id, "location": foreign.code},
     )  # fmt: skip
+
+
+end_feed = sql.run("end_movements")
+
+
+async def begin_movements(db: Database, *, source: str, name: str, who: str) -> int:
+    """The record of a file of movements; raises NotFound for an unknown source."""
+    async with db.transaction() as tx:
+        found = await find_source(tx, source)
+        return await begin_feed(
+            tx, source_id=found.source_id, kind="movements", name=name, scope=None, as_of=None, watermark={},
+            state="applying", dry_run=False, who=who,
+        )  # fmt: skip
+
+
+async def keep_refusals(db: Database, *, feed_id: int, faults: Sequence[RowFault]) -> None:
+    """Keeps rows that cannot be understood: line, field, reason."""
+    if faults:
+        async with db.transaction() as tx:
+            await refuse_rows(
+                tx, feed_id=feed_id, lines=[f.line for f in faults], fields=[f.field for f in faults],
+                reasons=[f.reason for f in faults], values=[f.value for f in faults],
+            )  # fmt: skip
+
+
+async def end_movements(
+    db: Database, *, feed_id: int, rows: int, refused: int, sha256: str, totals: Mapping[str, int]
+) -> None:
+    """A file of movements is read to its end."""
+    async with db.transaction() as tx:
+        await end_feed(tx, feed_id=feed_id, rows=rows, refused=refused, sha256=sha256, totals=dict(totals))

@@ -1,0 +1,19 @@
+-- name: folders
+-- Sources whose deliveries are dropped in a folder.
+select code, folder from source where folder is not null and (:source::text is null or code = :source) order by source_id;
+
+-- name: shops
+-- Channels that are on, with how far their orders are read.
+select channel_id, code, kind, settings, captured_until from channel where is_on order by channel_id;
+
+-- name: try_lock
+-- Whether this session may run the morning now.
+select pg_try_advisory_lock(:lock::bigint);
+
+-- name: unlock
+-- The morning is over.
+select pg_advisory_unlock(:lock::bigint);
+
+-- name: analyze
+-- What was loaded is known to the planner before orders are.
+analyze sku, sku_alias, stock, availability, kit, movement, posting, hold, location, layout_location;
