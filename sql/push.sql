@@ -180,6 +180,11 @@ select count(p.push_id) filter (where p.state = 'due')::int as due,
   from channel c left join push p on p.channel_id = c.channel_id and p.state in ('due', 'dead')
  where c.channel_id = :channel_id;
 
+-- name: count_due
+-- How many skus of a channel are to be told: all where a reset is due.
+select count(*) from channel_stock s join channel c using (channel_id)
+ where s.channel_id = :channel_id and (c.reset_due or s.push_id is not null or s.current is distinct from s.pushed);
+
 -- name: push_of
 -- Whose push it is, and its state; none where it is not of these channels.
 select c.code as channel, p.state from push p join channel c using (channel_id)

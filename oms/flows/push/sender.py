@@ -46,7 +46,8 @@ class Pushed(msgspec.Struct, frozen=True):
     trouble: str | None = None
 
 
-Progress = Callable[[Pushed], None]
+Progress = Callable[[str, int, int | None], None]
+"""Told the channel, the skus that it has taken, and how many are due, as far as is known."""
 
 
 async def send(
@@ -96,6 +97,7 @@ async def deliver(
 
     async with db.connection() as connection:
         target = await outbox.read_channel(connection, channel_id=channel.channel_id)
+        total = await outbox.count_due(connection, channel_id=channel.channel_id) if progress else 0
     try:
         connector = connector_of(target)
     except (Refusal, ValueError, OSError) as error:
@@ -107,7 +109,7 @@ async def deliver(
             while sent := await send(db, channel=target, connector=connector, chance=chance):
                 said = counted(said, *sent)
                 if progress:
-                    progress(so_far())
+                    progress(channel.code, said.skus, max(total, said.skus))
             if await outbox.prepare(
                 db, channel_id=channel.channel_id, batch_max=connector.max_batch, has_guard=connector.has_guard, now=now
             ):
