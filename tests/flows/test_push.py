@@ -6,23 +6,23 @@ import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
+from connectors.channels import Answer, Delivered, Push, Refused, SlowDown, Unknown
 from oms.cache import Cache
 from oms.db import Database
 from oms.errors import Conflict, NotFound
 from oms.flows.push import outbox, sender
-from oms.flows.push.border import Outcome
-from oms.flows.push.outbox import Item, Taken, Target
+from oms.flows.push.outbox import Target
 from oms.flows.push.projector import project
 from oms.flows.push.sender import Pushed, push_all
 from tests.world import Net, set_stock, small_network
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
-DELIVERED = Outcome("delivered", "200")
+DELIVERED = Delivered("200")
 
 
 class Shop:
@@ -32,33 +32,32 @@ class Shop:
         self.max_batch, self.has_guard = max_batch, has_guard
         self.stock: dict[str, int] = {}
         self.sold: list[tuple[datetime, str, int]] = []
-        self.seen: dict[UUID, tuple[str, list[Item]]] = {}
-        self.calls: list[tuple[UUID, str, dict[str, int]]] = []
-        self.script: list[Callable[[Taken, list[Item]], Outcome | None]] = []
+        self.seen: dict[str, Push] = {}
+        self.calls: list[tuple[str, str, dict[str, int]]] = []
+        self.script: list[Callable[[Push], Answer | None]] = []
 
-    async def tell(self, push: Taken, items: list[Item]) -> Outcome:
+    async def push(self, push: Push) -> Answer:
         await asyncio.sleep(0)
-        said = {i.sku: i.quantity if i.delta is None else i.delta for i in items}
-        self.calls.append((push.push_id, push.mode, said))
-        if push.push_id in self.seen:
-            assert self.seen[push.push_id] == (push.mode, items), "the same id came with another body"
-        scripted = self.script.pop(0)(push, items) if self.script else None
+        self.calls.append((push.id, push.mode, {n.sku: n.quantity if n.delta is None else n.delta for n in push.lines}))
+        if push.id in self.seen:
+            assert self.seen[push.id] == push, "the same id came with another body"
+        scripted = self.script.pop(0)(push) if self.script else None
         if scripted is not None:
             return scripted
-        self.take(push, items)
+        self.take(push)
         return DELIVERED
 
-    def take(self, push: Taken, items: list[Item]) -> None:
-        if push.push_id in self.seen and self.has_guard:
+    def take(self, push: Push) -> None:
+        if push.id in self.seen and self.has_guard:
             return
-        self.seen[push.push_id] = push.mode, items
-        for item in items:
-            assert item.quantity >= 0
-            if item.delta is None:
-                since = [q for at, sku, q in self.sold if sku == item.sku and push.as_of and at > push.as_of]
-                self.stock[item.sku] = item.quantity - sum(since)
+        self.seen[push.id] = push
+        for line in push.lines:
+            assert line.quantity >= 0
+            if line.delta is None:
+                since = [q for at, sku, q in self.sold if sku == line.sku and push.as_of and at > push.as_of]
+                self.stock[line.sku] = line.quantity - sum(since)
             else:
-                self.stock[item.sku] += item.delta
+                self.stock[line.sku] += line.delta
 
     def sell(self, sku: str, quantity: int, *, at: datetime) -> None:
         self.stock[sku] -= quantity
@@ -68,16 +67,24 @@ class Shop:
         pass
 
 
-def drops_the_answer(shop: Shop) -> Callable[[Taken, list[Item]], Outcome]:
-    def act(push: Taken, items: list[Item]) -> Outcome:
-        shop.take(push, items)
-        return Outcome("unknown", "the connection was reset")
+def drops_the_answer(shop: Shop) -> Callable[[Push], Answer]:
+    def act(push: Push) -> Answer:
+        shop.take(push)
+        return Unknown("the connection was reset")
 
     return act
 
 
-def answers(kind: Any, **more: Any) -> Callable[[Taken, list[Item]], Outcome]:
-    return lambda push, items: Outcome(kind, "as told", **more)
+def always(answer: Answer) -> Callable[[Push], Answer]:
+    return lambda push: answer
+
+
+SILENT = always(Unknown("as told"))
+GONE = always(Refused("410 gone", is_content=False))
+
+
+def slow(seconds: float) -> Callable[[Push], Answer]:
+    return always(SlowDown(seconds, "429"))
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -175,7 +182,7 @@ async def test_what_changes_while_a_push_is_under_way_is_told_after_it(
 ) -> None:
     await push(db, cache)
     await set_stock(db, sku="A", location="W1", quantity=4)
-    shops["web"].script = [answers("slow", seconds=0.05)]
+    shops["web"].script = [slow(0.05)]
     assert (await push(db, cache, patience_seconds=0))["web"].waiting == 1
     await set_stock(db, sku="A", location="W1", quantity=2)
     await push(db, cache)
@@ -342,8 +349,7 @@ async def test_sales_in_the_shop_and_changes_here_end_at_the_same_number(
                 await run(db, "update channel set captured_until = $1 where code = 'web'", next(at))
             case 3:
                 shop.script = [
-                    chance.choice([drops_the_answer(shop), answers("unknown"), answers("slow", seconds=0.01)])
-                    for _ in range(chance.randrange(3))
+                    chance.choice([drops_the_answer(shop), SILENT, slow(0.01)]) for _ in range(chance.randrange(3))
                 ]
                 await push(db, cache, patience_seconds=0, reset=chance.random() < 0.2)
             case _:
@@ -370,7 +376,7 @@ async def test_a_sender_that_is_killed_after_its_push_was_committed_loses_nothin
     assert await outbox.take(db, channel_id=channel.channel_id) is None
     await run(db, "update push set leased_until = clock_timestamp() - interval '1 second'")
     await push(db, cache)
-    assert [call[0] for call in shops["web"].calls] == made
+    assert [call[0] for call in shops["web"].calls] == [str(push_id) for push_id in made]
     assert shops["web"].stock == await ours(db)
 
 
@@ -408,9 +414,7 @@ async def test_one_sku_that_is_refused_holds_up_no_other(
 ) -> None:
     shop = shops["web"]
     shop.script = [
-        lambda push, items: (
-            Outcome("refused", "422 unknown sku C", is_content=True) if "C" in {i.sku for i in items} else None
-        )
+        lambda push: Refused("422 no sku C", is_content=True) if "C" in {n.sku for n in push.lines} else None
     ] * 20
     done = await push(db, cache)
     assert shop.stock == dict.fromkeys("ABDE", 5)
@@ -428,7 +432,7 @@ async def test_one_sku_that_is_refused_holds_up_no_other(
     assert await outbox.replay(db, push_id=push_id, who="olivia") == "web"
     assert await subjects(db) == [(f"push {push_id}", "resolved")]
     await push(db, cache)
-    assert push_id in shop.seen
+    assert str(push_id) in shop.seen
     assert shop.stock == await ours(db)
 
 
@@ -439,7 +443,7 @@ async def subjects(db: Database) -> list[tuple[str, str]]:
 async def test_a_shop_that_knows_us_no_more_makes_one_dead_push_each_and_a_reset_overtakes_them(
     db: Database, net: Net, cache: Cache, shops: dict[str, Shop]
 ) -> None:
-    shops["web"].script = [answers("refused")]
+    shops["web"].script = [GONE]
     done = await push(db, cache)
     assert (done["web"].calls, done["web"].dead, done["local"].dead) == (1, 1, 0)
     [[push_id]] = await run(db, "select push_id from push where state = 'dead'")
@@ -455,14 +459,14 @@ async def test_a_shop_that_knows_us_no_more_makes_one_dead_push_each_and_a_reset
 async def test_a_push_that_is_never_answered_dies_after_many_attempts_and_days(
     db: Database, net: Net, cache: Cache, shops: dict[str, Shop]
 ) -> None:
-    shops["web"].script = [answers("unknown")] * 2
+    shops["web"].script = [SILENT] * 2
     await run(db, "update channel set is_on = false where code = 'local'")
     assert (await push(db, cache, patience_seconds=0))["web"].dead == 0
     await run(db, "update push set attempts = 40, not_before = now()")
-    shops["web"].script = [answers("unknown")]
+    shops["web"].script = [SILENT]
     assert (await push(db, cache, patience_seconds=0))["web"].dead == 0, "many attempts in a short time are no reason"
     await run(db, "update push set made_at = now() - interval '8 days', not_before = now()")
-    shops["web"].script = [answers("unknown")]
+    shops["web"].script = [SILENT]
     assert (await push(db, cache, patience_seconds=0))["web"].dead == 1
 
 
@@ -486,11 +490,11 @@ async def test_attempts_come_less_and_less_often(db: Database, net: Net, cache: 
 async def test_a_slow_or_broken_channel_hurts_itself_only(
     db: Database, net: Net, cache: Cache, shops: dict[str, Shop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hangs(push: Taken, items: list[Item]) -> Outcome:
+    async def hangs(push: Push) -> Answer:
         await asyncio.sleep(3600)
         return DELIVERED
 
-    monkeypatch.setattr(shops["web"], "tell", hangs)
+    monkeypatch.setattr(shops["web"], "push", hangs)
     monkeypatch.setattr(outbox, "LEASE_SECONDS", 0.4)
     done = await push(db, cache, patience_seconds=0)
     assert shops["local"].stock == await ours(db, "local")
@@ -513,7 +517,7 @@ async def test_a_channel_that_keeps_failing_is_left_alone_for_a_while(
 ) -> None:
     monkeypatch.setattr(outbox, "BREAKS_AT", 3)
     shops["web"].max_batch = 1
-    shops["web"].script = [answers("unknown")] * 5
+    shops["web"].script = [SILENT] * 5
     monkeypatch.setattr(random, "random", lambda: 1.0)
     monkeypatch.setattr(sender, "send", sender.send)
     [channel] = await outbox.channels_of(db, ["web"])
@@ -535,7 +539,7 @@ async def test_a_pace_that_a_channel_asks_for_is_kept_by_all_who_push(
     db: Database, net: Net, cache: Cache, shops: dict[str, Shop]
 ) -> None:
     shops["web"].max_batch = 1
-    shops["web"].script = [answers("slow", seconds=30.0)]
+    shops["web"].script = [slow(30.0)]
     done = await push(db, cache, patience_seconds=0)
     assert (done["web"].calls, done["web"].slowed, done["web"].waiting) == (1, 1, 5)
     assert (await push(db, cache, patience_seconds=0))["web"].calls == 0
@@ -593,7 +597,7 @@ async def test_old_pushes_are_forgotten_and_what_is_owed_is_not(
     db: Database, net: Net, cache: Cache, shops: dict[str, Shop]
 ) -> None:
     await push(db, cache)
-    shops["web"].script = [answers("refused")]
+    shops["web"].script = [GONE]
     await set_stock(db, sku="A", location="W1", quantity=1)
     await push(db, cache)
     assert await outbox.prune(db, before=datetime.now(UTC) + timedelta(hours=1)) == 2

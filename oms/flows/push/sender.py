@@ -9,11 +9,11 @@ from datetime import datetime
 import msgspec
 import structlog
 
+from connectors.channels import Answer, Channel, Delivered, Refused, SettingsWrong, SlowDown, Unknown
 from oms.cache import Cache
 from oms.db import Database
-from oms.errors import Refusal
 from oms.flows.push import outbox
-from oms.flows.push.border import Connector, Outcome, connector_of, tell
+from oms.flows.push.border import connector_of, tell
 from oms.flows.push.projector import project
 from oms.record import Trouble, raise_exceptions, settle_exceptions
 
@@ -54,9 +54,9 @@ async def send(
     db: Database,
     *,
     channel: outbox.Target,
-    connector: Connector,
+    connector: Channel,
     chance: Callable[[], float] = random.random,
-) -> tuple[Outcome, int] | None:
+) -> tuple[Answer, int] | None:
     """Sends the next push of a channel and keeps what came of it; gives that and its skus, None when none may go.
 
     The push was committed before, and what it says is never changed: whoever is killed here has it sent again.
@@ -65,18 +65,19 @@ async def send(
     if taken is None:
         return None
     push, items = taken
-    outcome = await tell(connector, push, items, seconds_max=outbox.LEASE_SECONDS / 2)
-    if outcome.kind == "delivered":
-        await outbox.delivered(db, push, answer=outcome.reason)
-    elif outcome.kind == "slow":
-        await outbox.slowed(db, push, seconds=outcome.seconds, reason=outcome.reason)
-    elif outcome.kind == "unknown":
-        await outbox.unanswered(db, push, channel=channel.code, reason=outcome.reason, chance=chance)
-    else:
-        await outbox.refused(
-            db, push, channel=channel.code, reason=outcome.reason, skus=len(items), is_content=outcome.is_content
-        )
-    return outcome, len(items)
+    answer = await tell(connector, push, items, seconds_max=outbox.LEASE_SECONDS / 2)
+    match answer:
+        case Delivered():
+            await outbox.delivered(db, push, answer=answer.answer)
+        case SlowDown():
+            await outbox.slowed(db, push, seconds=answer.seconds, reason=answer.reason)
+        case Unknown():
+            await outbox.unanswered(db, push, channel=channel.code, reason=answer.reason, chance=chance)
+        case Refused():
+            await outbox.refused(
+                db, push, channel=channel.code, reason=answer.reason, skus=len(items), is_content=answer.is_content
+            )
+    return answer, len(items)
 
 
 async def deliver(
@@ -100,7 +101,7 @@ async def deliver(
         total = await outbox.count_due(connection, channel_id=channel.channel_id) if progress else 0
     try:
         connector = connector_of(target)
-    except (Refusal, ValueError, OSError) as error:
+    except SettingsWrong as error:
         await cannot_tell(db, channel=channel.code, reason=str(error))
         return so_far(trouble=str(error))
     try:
@@ -124,13 +125,13 @@ async def deliver(
         await connector.close()
 
 
-def counted(said: Pushed, outcome: Outcome, skus: int) -> Pushed:
+def counted(said: Pushed, answer: Answer, skus: int) -> Pushed:
     """The counts after one more call."""
-    is_delivered = outcome.kind == "delivered"
+    is_delivered = isinstance(answer, Delivered)
     return msgspec.structs.replace(
         said, calls=said.calls + 1, pushes=said.pushes + is_delivered, skus=said.skus + skus * is_delivered,
-        refused=said.refused + (outcome.kind == "refused"), unanswered=said.unanswered + (outcome.kind == "unknown"),
-        slowed=said.slowed + (outcome.kind == "slow"),
+        refused=said.refused + isinstance(answer, Refused), unanswered=said.unanswered + isinstance(answer, Unknown),
+        slowed=said.slowed + isinstance(answer, SlowDown),
     )  # fmt: skip
 
 
