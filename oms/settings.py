@@ -1,6 +1,8 @@
 """Every knob with its unit and default, read once from OMS_* variables."""
 
+import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -8,27 +10,41 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+UNITS = ("seconds", "minutes", "days", "bytes", "MB", "km", "cents", "connections")
+
 
 def default_home() -> str:
-    """The user's data folder; root's lies where the database's own account may pass."""
+    """The user's data folder, empty where there is none; root's lies where the database's own account may pass."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return "/var/lib/commonpool"
     data = os.environ.get("XDG_DATA_HOME")
-    return str((Path(data) if data else Path.home() / ".local" / "share") / "commonpool")
+    try:
+        return str((Path(data) if data else Path.home() / ".local" / "share") / "commonpool")
+    except RuntimeError:
+        return ""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one process; `Settings.read` takes OMS_NAME for each field."""
 
-    database_url: Annotated[str, Meta(description="PostgreSQL 18; empty starts the embedded one")] = ""
-    redis_url: Annotated[str, Meta(description="Valkey or Redis; empty starts the embedded one")] = ""
+    database_url: Annotated[
+        str,
+        Meta(pattern="^($|postgres(ql)?://)", description="PostgreSQL 18, as postgresql://…; empty: the embedded one"),
+    ] = ""
+    redis_url: Annotated[
+        str,
+        Meta(pattern="^($|rediss?://|unix://)", description="Valkey or Redis, as redis://…; empty: the embedded one"),
+    ] = ""
     home: Annotated[str, Meta(description="folder of everything that the embedded servers keep")] = msgspec.field(
         default_factory=default_home
     )
     host: Annotated[str, Meta(description="address that the API listens on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port of the API; 0 takes a free one")] = 8000
     workers: Annotated[int, Meta(ge=1, le=64, description="API processes")] = 1
-    secret: Annotated[str, Meta(description="signs announcements; needed where the servers are not embedded")] = ""
+    secret: Annotated[
+        str,
+        Meta(pattern="^($|.{16,}$)", description="signs what we send, at least 16 signs; none where servers are given"),
+    ] = ""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
     database_connections_max: Annotated[int, Meta(ge=2, le=500, description="connections per process")] = 10
     reservation_ttl_seconds: Annotated[int, Meta(ge=1, le=86400, description="life of a reservation")] = 900
@@ -48,17 +64,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """Reads OMS_* variables. Raises BadSetting that names variable, value and what is expected."""
         given: dict[str, Any] = {}
-        for name, (kind, _) in cls.knobs().items():
+        knobs = cls.knobs()
+        for name, (kind, meaning) in knobs.items():
             variable = f"OMS_{name.upper()}"
-            if (text := environ.get(variable)) is None or text == "":
+            if not (text := environ.get(variable, "").strip()):
                 continue
             try:
-                given[name] = msgspec.convert(text.strip(), kind, strict=False)
+                given[name] = msgspec.convert(text, kind, strict=False)
             except msgspec.ValidationError as error:
-                raise BadSetting(f"{variable}={text!r}: {error}. See `oms config` for what it means.") from None
-        unknown = sorted(v for v in environ if v.startswith("OMS_") and v[4:].lower() not in cls.knobs())
-        if unknown:
-            raise BadSetting(f"Unknown setting {', '.join(unknown)}; `oms config` lists those that there are.")
+                raise BadSetting(f"{variable}={masked(name, text)}: {error}. It is: {meaning}.") from None
+        for variable in sorted(environ):
+            if variable.startswith("OMS_") and variable[4:].lower() not in knobs:
+                near = difflib.get_close_matches(variable, [f"OMS_{name.upper()}" for name in knobs], n=1)
+                hint = f"did you mean {near[0]}?" if near else "`oms config` lists those that there are."
+                raise BadSetting(f"{variable} is no setting: {hint}")
         return cls(**given)
 
     @classmethod
@@ -71,12 +90,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """For `oms config`: variable, value (secrets masked), default, meaning with unit."""
+        """For `oms config`: variable, value and default (secrets masked), unit, meaning."""
         default = type(self)()
         return [
             {
                 "variable": f"OMS_{name.upper()}", "value": masked(name, getattr(self, name)),
-                "default": masked(name, getattr(default, name)), "meaning": meaning,
+                "default": masked(name, getattr(default, name)), "unit": unit_of(name), "meaning": meaning,
             }
             for name, (_, meaning) in self.knobs().items()
         ]  # fmt: skip
@@ -86,12 +105,18 @@ class BadSetting(Exception):
     """A setting that cannot be understood."""
 
 
+def unit_of(name: str) -> str:
+    """The unit that a name carries; empty where it has none."""
+    return next((unit for word in name.split("_") for unit in UNITS if word == unit.lower()), "")
+
+
 def masked(name: str, value: Any) -> Any:
     """A value as it may be shown: no secret, no password of a URL."""
-    if name == "secret" and value:
-        return "********"
-    if name.endswith("_url") and "@" in str(value):
-        scheme, _, rest = str(value).partition("://")
-        user, _, place = rest.rpartition("@")
-        return f"{scheme}://{user.partition(':')[0]}:***@{place}" if ":" in user else value
-    return value
+    if name == "secret":
+        return "***" if value else value
+    if not name.endswith("_url"):
+        return value
+    shown = re.sub(r"(?i)(\bpassword=)[^&#]*", r"\1***", str(value))
+    scheme, mark, rest = shown.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{mark}{user.partition(':')[0]}:***{at}{place}" if ":" in user else shown

@@ -79,6 +79,8 @@ def start(settings: Settings) -> Running:
     )  # fmt: skip
     if not (orders.postgresql or orders.valkey):
         return running
+    if not settings.home:
+        raise CannotStart("This user has no home folder, where the servers' data would be: set OMS_HOME.")
     running._places = places = make_places(Path(settings.home))
     try:
         with locked(places.run / "start"):
