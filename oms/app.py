@@ -1,11 +1,11 @@
 """The service: doors collected, keys checked before anything is read, refusals told as problem+json."""
 
 import importlib
+import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request, Router
@@ -46,8 +46,7 @@ def collect() -> list[Any]:
     """The handlers of all doors."""
     handlers: list[Any] = [*problems.routes]
     for name in DOORS:
-        if (Path(__file__).parent / "api" / f"{name}.py").exists():
-            handlers += importlib.import_module(f"oms.api.{name}").routes
+        handlers += importlib.import_module(f"oms.api.{name}").routes
     return handlers
 
 
@@ -196,3 +195,8 @@ def build(handlers: Sequence[Any], *, state: State, measures: Measures, opened: 
         logging_config=None,
         debug=False,
     )  # fmt: skip
+
+
+def from_environment() -> Litestar:
+    """The service of this process's OMS_* variables: what a server process builds."""
+    return create_app(settings=Settings.read(os.environ))

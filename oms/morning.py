@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from connectors.channels.webhook import WebhookChannel
 from connectors.feeds import FileRefused
 from connectors.feeds.folder import Delivery, deliveries, set_aside
 from connectors.feeds.movements import read_movements
@@ -142,7 +143,7 @@ async def morning(
         async with timed("push") as tell:
             pushed = await push_all(
                 db, cache, now=clock(), reset=True, who=who,
-                progress=lambda channel, done, total: tell(channel, done, total),
+                progress=tell,
             )  # fmt: skip
     troubles += [f"{p.channel}: {p.trouble}" for p in pushed if p.trouble]
     return Report(feeds=feeds, captured=captured, run=run, pushed=pushed, seconds=seconds, troubles=troubles)
@@ -161,7 +162,14 @@ async def take_feeds(
     for left in await apply.unfinished(db):
         done = await apply.apply(db, feed_id=left.feed_id, who=who, progress=progress)
         taken.append(
-            Taken(source=left.source, name="(resumed)", kind="baseline", feed_id=left.feed_id, rows=done.keys, changed=done.changed)
+            Taken(
+                source=left.source,
+                name="(resumed)",
+                kind="baseline",
+                feed_id=left.feed_id,
+                rows=done.keys,
+                changed=done.changed,
+            )
         )
     async with db.connection() as tx:
         found = await folders(tx, source=source)
@@ -274,9 +282,11 @@ async def capture(
 async def orders_of(shop: Shop, *, until: datetime) -> tuple[list[dict[str, Any]] | None, list[Delivery]]:
     """What a channel has captured since the last time: from its orders_url, or its orders_folder; None has neither."""
     if shop.settings.get("orders_url"):
-        from oms.flows.push.border import fetch_orders
-
-        return await fetch_orders(shop.code, shop.settings, since=shop.captured_until, until=until), []
+        channel = WebhookChannel.of(shop.settings)
+        try:
+            return await channel.fetch_orders(since=shop.captured_until, until=until), []
+        finally:
+            await channel.close()
     if shop.settings.get("orders_folder"):
         ready = [d for d in deliveries(Path(shop.settings["orders_folder"]))[0] if d.kind == "orders"]
         rows = [msgspec.json.decode(line) for d in ready for line in d.path.read_bytes().splitlines() if line.strip()]

@@ -109,12 +109,16 @@ class WebhookChannel:
         """Tells the shop; the body of a push is the same at each attempt, its signature has the attempt's time."""
         body = body_of(push)
         try:
-            answer = await self._call("POST", self.url, id=push.id, body=body, signed=body)
+            answer = await self.post(body, id=push.id)
         except NotAllowed as error:
             return Refused(str(error), is_content=False)
         except (httpx.HTTPError, OSError) as error:
             return Unknown(f"{type(error).__name__}: {error}"[:SHOWN_MAX])
         return read_answer(answer)
+
+    async def post(self, body: bytes, *, id: str) -> Got:
+        """Sends any signed body. Raises NotAllowed, httpx.HTTPError, OSError."""
+        return await self._call("POST", self.url, id=id, body=body, signed=body)
 
     async def fetch_orders(self, *, since: datetime | None, until: datetime) -> list[dict[str, Any]]:
         """The orders placed after `since` and not after `until`. Raises OrdersUnreadable: then none of them count."""

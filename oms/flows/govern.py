@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from oms import ledger
-from oms.access import Actor
+from oms.access import Actor, make_key
 from oms.db import Connection, Database, Sql
 from oms.errors import BadInput, Conflict, NotAllowed, NotFound
 from oms.record import Step, keep
@@ -256,6 +256,23 @@ async def announce_due(
                 answer=delivery.answer[:500], not_before=not_before,
             )  # fmt: skip
     return taken
+
+
+async def create_key(
+    db: Database,
+    *,
+    role: str,
+    channel: str | None = None,
+    location: str | None = None,
+    source: str | None = None,
+    person: str | None = None,
+    who: str,
+) -> str:
+    """A new key of a role, given in clear this once. Raises BadInput and NotFound."""
+    async with db.transaction() as tx:
+        return await make_key(
+            tx, role=role, channel=channel, location=location, source=source, person=person, who=who
+        )
 
 
 async def forget(db: Database, *, now: datetime) -> int:

@@ -1,0 +1,259 @@
+"""Every job, its clock and its limit, on one screen. A job carries ids; what it has to do is found by its rows.
+
+arq runs what has a clock; resident loops follow wake-ups. Either may be lost at any moment: the sweeper finds the rows.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgpack
+import msgspec
+import structlog
+from arq import cron
+from arq.connections import RedisSettings
+from arq.worker import Worker
+
+from oms import morning as the_morning
+from oms import record
+from oms.cache import Cache
+from oms.db import Database, Sql
+from oms.deliver import deliver
+from oms.domain.calendar import next_morning
+from oms.errors import Conflict
+from oms.flows import broker, fulfill, govern, reconcile, reserve
+from oms.flows.ingest import apply, messages
+from oms.flows.network import follow
+from oms.flows.order.parked import unpark_lines
+from oms.flows.push import outbox
+from oms.flows.push.sender import follow as follow_channel
+from oms.flows.push.sender import follow_touched
+from oms.settings import Settings
+
+sql = Sql("worker")
+log = structlog.get_logger("oms.worker")
+
+SWEEP_SECONDS = 10
+BROKER_WAKE_SECONDS = 5.0
+"""The longest that a run planned by a wake-up may take: rejections are brokered again soon."""
+PUSHES_KEPT_DAYS = 30
+
+Context = dict[str, Any]
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """A source's morning: its local time and zone, and when it last began."""
+
+    code: str
+    morning_at: time
+    time_zone: str
+    last: datetime | None
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """A location whose snapshot is too old."""
+
+    location: str
+    source: str
+    as_of: datetime
+
+
+schedules = sql.rows("schedules", Schedule)
+begin_morning = sql.one("begin_morning", UUID)
+end_morning = sql.run("end_morning")
+channel_codes = sql.rows("channel_codes", str)
+has_open = sql.one("has_open", bool)
+stale_locations = sql.rows("stale_locations", Stale)
+
+
+def clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
+
+
+async def expire(ctx: Context) -> int:
+    """Reservations past their time are given back, by the database's clock."""
+    expired = await reserve.expire_due(ctx["db"])
+    if expired:
+        await ctx["cache"].wake("project")
+    return expired
+
+
+async def sweep(ctx: Context) -> None:
+    """Whatever a lost wake-up or a killed worker left is found by its rows and taken up again."""
+    db, cache, now = ctx["db"], ctx["cache"], clock()
+    for left in await apply.unfinished(db):
+        await apply.apply(db, feed_id=left.feed_id, who="oms")
+    await broker.resume(db, who="oms", now=now, cache=cache)
+    await follow.follow(db)
+    acted = await messages.replay_parked(db, who="oms") + await unpark_lines(db)
+    relieved = await fulfill.relieve(db, who="oms", now=now, cache=cache)
+    if acted or relieved:
+        await cache.wake("project")
+    await govern.escalate(db, now=now)
+    await govern.announce_due(db, deliver=deliver, now=now, chance=random.random)
+
+
+async def watch(ctx: Context) -> None:
+    """Gaps in numbers and snapshots that are too old become exceptions."""
+    db, now, settings = ctx["db"], clock(), ctx["settings"]
+    await messages.gaps(db, before=now - timedelta(seconds=settings.sequence_grace_seconds))
+    async with db.transaction() as tx:
+        await record.raise_exceptions(
+            tx,
+            [
+                record.Trouble(
+                    kind="feed_stale", subject=f"{s.source}:{s.location}",
+                    detail=f"The snapshot of {s.source} for {s.location} is of {s.as_of.isoformat()}: too old. "
+                    "Ask the source for a new one; stock plus movements stays in force.",
+                )
+                for s in await stale_locations(tx, now=now)
+            ],
+        )  # fmt: skip
+
+
+async def verify(ctx: Context) -> int:
+    """The ledger is folded again and compared; a difference is an exception."""
+    _, differences = await reconcile.verify(ctx["db"])
+    if differences:
+        async with ctx["db"].transaction() as tx:
+            await record.raise_exceptions(
+                tx,
+                [
+                    record.Trouble(
+                        kind="ledger_differs", subject=f"{d.what}:{d.subject}", owner="admin", due_hours=1,
+                        detail=f"{d.what} {d.subject} is kept as {d.kept}; the ledger says {d.folded}. Run `oms verify`.",
+                    )
+                    for d in differences[:100]
+                ],
+            )  # fmt: skip
+    return len(differences)
+
+
+async def mornings(ctx: Context) -> None:
+    """Each source's morning, once on each of its days, at its local time."""
+    db, now = ctx["db"], clock()
+    async with db.connection() as tx:
+        planned = await schedules(tx)
+    for one in planned:
+        last = one.last or now - timedelta(minutes=2)
+        if next_morning(last, one.time_zone, one.morning_at) <= now:
+            await morning(ctx, one.code)
+
+
+async def morning(ctx: Context, source: str | None = None) -> None:
+    """One morning, kept as a row with what each step took."""
+    db = ctx["db"]
+    async with db.transaction() as tx:
+        morning_id = await begin_morning(tx, who="schedule", source=source)
+    try:
+        report = await the_morning.morning(
+            db, ctx["cache"], ctx["settings"], who="schedule", clock=clock, source=source
+        )
+        steps: dict[str, Any] = dict(report.seconds)
+    except Conflict as refused:
+        steps = {"refused": str(refused)}
+    async with db.transaction() as tx:
+        await end_morning(tx, morning_id=morning_id, steps=steps)
+
+
+async def broker_now(ctx: Context) -> None:
+    """Everything captured and not yet allocated is brokered, every N minutes."""
+    settings: Settings = ctx["settings"]
+    minutes = settings.broker_every_minutes
+    if not minutes or clock().minute % minutes:
+        return
+    await _broker(ctx, seconds=settings.broker_seconds)
+
+
+async def _broker(ctx: Context, *, seconds: float) -> None:
+    async with ctx["db"].connection() as tx:
+        if not await has_open(tx):
+            return
+    await broker.run(ctx["db"], who="oms", now=clock(), seconds=seconds, cache=ctx["cache"])
+
+
+async def forget(ctx: Context) -> None:
+    """Old answers and pushes are dropped."""
+    await govern.forget(ctx["db"], now=clock())
+    await outbox.prune(ctx["db"], before=clock() - timedelta(days=PUSHES_KEPT_DAYS))
+
+
+JOBS = [
+    # what, when, at most how long
+    cron(expire, second=set(range(0, 60, 5)), timeout=30, keep_result=0),
+    cron(sweep, second=set(range(0, 60, SWEEP_SECONDS)), timeout=600, keep_result=0, run_at_startup=True),
+    cron(mornings, second=1, timeout=3600, keep_result=0),
+    cron(broker_now, second=20, timeout=3600, keep_result=0),
+    cron(watch, minute=set(range(0, 60, 5)), second=40, timeout=120, keep_result=0),
+    cron(verify, minute=set(range(2, 60, 5)), second=50, timeout=600, keep_result=0),
+    cron(forget, hour=3, minute=17, second=0, timeout=600, keep_result=0),
+]
+
+
+async def follow_broker(ctx: Context) -> None:
+    """A wake-up (a rejection, a capture) is brokered soon; those of one moment together."""
+    while True:
+        if await ctx["cache"].wait(["broker", "ingest", "parked"], SWEEP_SECONDS) is not None:
+            await _safely("broker", _after_wake(ctx))
+
+
+async def _after_wake(ctx: Context) -> None:
+    await sweep(ctx)
+    await _broker(ctx, seconds=BROKER_WAKE_SECONDS)
+
+
+async def _safely(what: str, work: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await work
+    except Exception as error:
+        log.warning("a job failed; its rows are found again", job=what, error=repr(error))
+
+
+async def follow_channels(ctx: Context) -> None:
+    """One loop per channel that is told something; new channels get theirs within the sweep's time."""
+    loops: dict[str, asyncio.Task[None]] = {}
+    try:
+        while True:
+            async with ctx["db"].connection() as tx:
+                codes = await channel_codes(tx)
+            for code in set(codes) - {c for c, t in loops.items() if not t.done()}:
+                loops[code] = asyncio.create_task(follow_channel(ctx["db"], ctx["cache"], channel=code, clock=clock))
+            for code in loops.keys() - set(codes):
+                loops.pop(code).cancel()
+            await asyncio.sleep(SWEEP_SECONDS)
+    finally:
+        for task in loops.values():
+            task.cancel()
+
+
+async def run(settings: Settings, *, ready: Callable[[], None] | None = None) -> None:
+    """The worker: jobs with a clock and resident loops, until cancelled."""
+    db = await Database.open(settings.database_url, connections_max=settings.database_connections_max)
+    cache = await Cache.open(settings.redis_url)
+    ctx: Context = {"db": db, "cache": cache, "settings": settings}
+    worker = Worker(
+        functions=[expire, sweep, mornings, broker_now, watch, verify, forget], cron_jobs=JOBS, ctx=ctx,
+        redis_settings=RedisSettings.from_dsn(settings.redis_url), handle_signals=False, keep_result=0, max_tries=1,
+        job_serializer=msgpack.packb, job_deserializer=lambda raw: msgpack.unpackb(raw, raw=False),
+        health_check_interval=30, queue_name="oms:jobs",
+    )  # fmt: skip
+    loops = [
+        asyncio.create_task(follow_touched(db, cache, clock=clock)),
+        asyncio.create_task(follow_broker(ctx)),
+        asyncio.create_task(follow_channels(ctx)),
+    ]
+    try:
+        if ready is not None:
+            ready()
+        await worker.async_run()
+    finally:
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await worker.close()
+        await cache.close()
+        await db.close()
