@@ -5,8 +5,9 @@
 A push with the same id and the same lines may come again, until it is known to be delivered or refused.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -72,3 +73,19 @@ class Channel(Protocol):
 
 class SettingsWrong(ValueError):
     """A channel's settings cannot work; the text names the setting and what is expected."""
+
+
+def whole_number(settings: Mapping[str, Any], name: str, *, default: int, most: int) -> int:
+    """A setting that is a whole number from 1 to `most`; raises SettingsWrong."""
+    value = settings.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise SettingsWrong(f"{name}: a whole number from 1 to {most} is expected, not {value!r}")
+    return value
+
+
+def texts(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A setting that is a list of texts, empty where it is not given; raises SettingsWrong."""
+    value = settings.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise SettingsWrong(f"{name}: a list of texts is expected")
+    return tuple(value)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from connectors.channels import Answer, Delivered, Push, Refused, SettingsWrong, Unknown
+from connectors.channels import Answer, Delivered, Push, Refused, SettingsWrong, Unknown, whole_number
 
 BATCH_MAX = 1_000_000
 
@@ -23,8 +23,6 @@ class FileChannel:
     has_guard = False
 
     def __init__(self, *, folder: Path, batch_max: int = BATCH_MAX) -> None:
-        if not 1 <= batch_max <= BATCH_MAX:
-            raise SettingsWrong(f"batch_max: {batch_max} is not between 1 and 1,000,000")
         self.folder, self.max_batch = folder, batch_max
 
     @classmethod
@@ -33,7 +31,9 @@ class FileChannel:
         folder = settings.get("folder")
         if not isinstance(folder, str) or not Path(folder).is_absolute():
             raise SettingsWrong(f"folder: an absolute path is expected, not {folder!r}")
-        return cls(folder=Path(folder), batch_max=int(settings.get("batch_max") or BATCH_MAX))
+        return cls(
+            folder=Path(folder), batch_max=whole_number(settings, "batch_max", default=BATCH_MAX, most=BATCH_MAX)
+        )
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -23,13 +23,14 @@ import httpx
 import msgspec
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
-from connectors.channels import Answer, Delivered, Push, Refused, SettingsWrong, SlowDown, Unknown
+from connectors.channels import Answer, Delivered, Push, Refused, SettingsWrong, SlowDown, Unknown, texts, whole_number
 
 ANSWER_SECONDS_MAX = 20.0
 ANSWER_BYTES_MAX = 50_000_000
 SHOWN_MAX = 300
 SLOW_SECONDS_MAX = 3600.0
 BATCH_MAX = 500
+BATCH_MOST = 10_000
 PAGES_MAX = 10_000
 
 _CONTENT = frozenset({400, 413, 422})
@@ -76,11 +77,9 @@ class WebhookChannel:
         seconds_max: float = ANSWER_SECONDS_MAX,
     ) -> None:
         for name, address in (("url", url), ("orders_url", orders_url)):
-            parts = urlsplit(address or "")
+            parts = urlsplit(str(address or ""))
             if address is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
                 raise SettingsWrong(f"{name}: {address!r} is no http(s) address")
-        if not 1 <= batch_max <= 10_000:
-            raise SettingsWrong(f"batch_max: {batch_max} is not between 1 and 10,000")
         if not secrets:
             raise SettingsWrong("secrets: at least one `whsec_…` is expected; the first signs, all are sent")
         try:
@@ -97,8 +96,9 @@ class WebhookChannel:
         if not isinstance(settings.get("url"), str):
             raise SettingsWrong("url: the address that takes the webhooks is expected")
         return cls(
-            url=settings["url"], secrets=settings.get("secrets") or (), orders_url=settings.get("orders_url"),
-            batch_max=int(settings.get("batch_max") or BATCH_MAX), allow_hosts=settings.get("allow_hosts") or (),
+            url=settings["url"], secrets=texts(settings, "secrets"), orders_url=settings.get("orders_url"),
+            batch_max=whole_number(settings, "batch_max", default=BATCH_MAX, most=BATCH_MOST),
+            allow_hosts=texts(settings, "allow_hosts"),
         )  # fmt: skip
 
     async def close(self) -> None:

@@ -109,6 +109,7 @@ def shops(monkeypatch: pytest.MonkeyPatch) -> dict[str, Shop]:
     shops = {"web": Shop(), "local": Shop()}
     monkeypatch.setattr(sender, "connector_of", lambda target: shops[target.code])
     monkeypatch.setattr(outbox, "BREAKS_AT", 1000)
+    monkeypatch.setattr(outbox, "BACKOFF_SECONDS", 0.02)
     return shops
 
 
@@ -470,7 +471,10 @@ async def test_a_push_that_is_never_answered_dies_after_many_attempts_and_days(
     assert (await push(db, cache, patience_seconds=0))["web"].dead == 1
 
 
-async def test_attempts_come_less_and_less_often(db: Database, net: Net, cache: Cache, shops: dict[str, Shop]) -> None:
+async def test_attempts_come_less_and_less_often(
+    db: Database, net: Net, cache: Cache, shops: dict[str, Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "BACKOFF_SECONDS", 1.0)
     while (await project(db, cache, now=NOW)).rows:
         pass
     [channel] = await outbox.channels_of(db, ["web"])

@@ -20,7 +20,9 @@ sql = Sql("push")
 
 LEASE_SECONDS = 60.0
 """A push whose sender died is taken up again after this; longer than a connector waits for an answer."""
+BACKOFF_SECONDS = 1.0
 BACKOFF_SECONDS_MAX = 3600.0
+"""Attempts of a push are at most so far apart: the first bound doubles with each attempt, and chance takes a part of it."""
 ATTEMPTS_MIN = 14
 AGE_DAYS_MIN = 7
 """A push that is never answered dies after both, not before."""
@@ -195,7 +197,7 @@ async def unanswered(
         if push.attempts >= ATTEMPTS_MIN and push.age_days >= AGE_DAYS_MIN:
             await _bury(tx, push, channel=channel, reason=f"no answer after {push.attempts} attempts: {reason}")
             return False
-        seconds = chance() * min(BACKOFF_SECONDS_MAX, 2.0 ** min(push.attempts - 1, 20))
+        seconds = chance() * min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS * 2.0 ** min(push.attempts - 1, 20))
         await postpone_push(tx, push_id=push.push_id, attempts=push.attempts, seconds=seconds, answer=reason[:2000])
     return True
 
