@@ -36,6 +36,7 @@ create table orders (
   split_max     int check (split_max > 0),
   promise_days  int check (promise_days >= 0),
   pickup_location_id int references location,
+  sold_there    boolean not null default false,      -- the shop sold it itself: its own stock has fallen by it
   unique (channel_id, number)
 );
 create index on orders (channel_id, placed_at);
@@ -78,7 +79,7 @@ begin
     from made n
     join orders o using (order_id)
     left join lateral kit_sold(o.channel_id, n.sku, n.sku_id) k on n.part > 0
-   where n.sku_id is not null
+   where n.sku_id is not null and o.sold_there
    group by n.order_id, n.line, coalesce(k.kit_id, n.sku_id), o.channel_id
    order by coalesce(k.kit_id, n.sku_id);
   return null;

@@ -1,13 +1,17 @@
 -- name: insert_orders
--- Makes orders whose (channel, number) is new; a known one gives no row.
+-- Makes orders whose (channel, number) is new; a known one gives no row. Sold there, also where the channel's
+-- settings say `sells_itself`: its shop keeps a stock of its own and sends its orders to us.
 insert into orders (channel_id, number, hash, placed_at, ship_to, method, priority, split, split_max, promise_days,
-                    pickup_location_id)
-select * from unnest(:channels::int[], :numbers::text[], :hashes::bytea[], :placed::timestamptz[], :ship_tos::jsonb[],
+                    pickup_location_id, sold_there)
+select n.channel_id, n.number, n.hash, n.placed_at, n.ship_to, n.method, n.priority, n.split, n.split_max,
+       n.promise_days, n.pickup_location_id, n.sold_there or coalesce((c.settings -> 'sells_itself') = 'true', false)
+  from unnest(:channels::int[], :numbers::text[], :hashes::bytea[], :placed::timestamptz[], :ship_tos::jsonb[],
                      :methods::text[], :priorities::int[], :splits::text[], :split_maxima::int[],
-                     :promise_days::int[], :pickups::int[])
+                     :promise_days::int[], :pickups::int[], :sold_there::boolean[])
               as n(channel_id, number, hash, placed_at, ship_to, method, priority, split, split_max, promise_days,
-                   pickup_location_id)
- order by channel_id, number
+                   pickup_location_id, sold_there)
+  join channel c using (channel_id)
+ order by n.channel_id, n.number
 on conflict (channel_id, number) do nothing
 returning order_id, channel_id, number, hash;
 

@@ -63,7 +63,7 @@ with due as (
             from orders o
             join order_line n using (order_id)
             left join lateral kit_sold(o.channel_id, n.sku, n.sku_id) k on n.part > 0
-           where :is_absolute and o.channel_id = :channel_id and o.placed_at > :as_of and n.sku_id is not null
+           where :is_absolute and o.channel_id = :channel_id and o.placed_at > :as_of and o.sold_there and n.sku_id is not null
            group by n.order_id, n.line, coalesce(k.kit_id, n.sku_id)) l
    group by sku_id
 ), items as (

@@ -40,7 +40,9 @@ class ShipTo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An order to be captured. `at` is the moment of capture, whose local day a pick-up's capacity counts."""
+    """An order to be captured. `at` is the moment of capture, whose local day a pick-up's capacity counts.
+
+    `sold_there`: the shop sold it itself, so its own stock has fallen by it."""
 
     channel_id: int
     number: str
@@ -56,11 +58,12 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     split_max: int | None = None
     promise_days: int | None = None
     pickup_location: str | None = None
+    sold_there: bool = False
 
     def content_hash(self) -> bytes:
         """What makes two orders the same; how it was reserved, who sent it and when is not part of it."""
         content = msgspec.structs.asdict(self)
-        for name in ("at", "who", "reservation", "channel_id"):
+        for name in ("at", "who", "reservation", "channel_id", "sold_there"):
             del content[name]
         content["placed_at"] = self.placed_at.timestamp()
         return hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()

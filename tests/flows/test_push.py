@@ -134,21 +134,21 @@ async def ours(db: Database, channel: str = "web") -> dict[str, int]:
 
 
 async def order(
-    db: Database, net: Net, sku: str, quantity: int, *, placed_at: datetime, code: str | None = None
+    db: Database, net: Net, sku: str, quantity: int, *, placed_at: datetime, sold_there: bool = True
 ) -> None:
     """An order of the web shop, as capturing writes it: open lines, and reserved in the pool."""
     from oms import ledger
 
     async with db.transaction() as tx:
         order_id = await tx.fetchval(
-            "insert into orders (channel_id, number, hash, placed_at, ship_to, method)"
-            " values ($1, $2, '', $3, '{}', 'standard') returning order_id",
-            net.channels["web"], uuid4().hex, placed_at,
+            "insert into orders (channel_id, number, hash, placed_at, ship_to, method, sold_there)"
+            " values ($1, $2, '', $3, '{}', 'standard', $4) returning order_id",
+            net.channels["web"], uuid4().hex, placed_at, sold_there,
         )  # fmt: skip
         await tx.execute(
             "insert into order_line (order_id, line, sku_id, sku, pool_id, quantity, open)"
             " values ($1, '1', $2, $3, $4, $5, $5)",
-            order_id, net.skus[sku], code or sku, net.pools["web"], quantity,
+            order_id, net.skus[sku], sku, net.pools["web"], quantity,
         )  # fmt: skip
         rows = await ledger.lock(tx, [net.skus[sku]])
         await ledger.write(tx, rows, demand=[ledger.Demand(net.skus[sku], net.pools["web"], quantity)])
@@ -291,6 +291,18 @@ async def test_what_a_shop_sold_itself_is_not_deducted_again_by_a_difference(
     assert shops["web"].stock["A"] == 6 == (await ours(db))["A"]
 
 
+async def test_an_order_that_was_placed_with_us_is_deducted_from_the_shop_by_a_difference(
+    db: Database, net: Net, cache: Cache, shops: dict[str, Shop]
+) -> None:
+    await run(db, "update channel set captured_until = $1 where code = 'web'", NOW)
+    await push(db, cache)
+    await order(db, net, "A", 2, placed_at=NOW + timedelta(minutes=1), sold_there=False)
+    await push(db, cache)
+    assert shops["web"].stock["A"] == 3 == (await ours(db))["A"]
+    await push(db, cache, reset=True)
+    assert shops["web"].stock["A"] == 3 == (await ours(db))["A"]
+
+
 async def test_a_kit_that_a_shop_sold_itself_is_not_deducted_again(
     db: Database, net: Net, cache: Cache, shops: dict[str, Shop]
 ) -> None:
@@ -308,8 +320,8 @@ async def test_a_kit_that_a_shop_sold_itself_is_not_deducted_again(
 
     async with db.transaction() as tx:
         order_id = await tx.fetchval(
-            "insert into orders (channel_id, number, hash, placed_at, ship_to, method)"
-            " values ($1, '1', '', $2, '{}', 'standard') returning order_id",
+            "insert into orders (channel_id, number, hash, placed_at, ship_to, method, sold_there)"
+            " values ($1, '1', '', $2, '{}', 'standard', true) returning order_id",
             net.channels["web"], NOW,
         )  # fmt: skip
         await tx.execute(

@@ -121,7 +121,7 @@ async def _enter(
         ship_tos=[msgspec.to_builtins(o.ship_to) for o in given], methods=[o.method for o in given],
         priorities=[o.priority for o in given], splits=[o.split for o in given],
         split_maxima=[o.split_max for o in given], promise_days=[o.promise_days for o in given],
-        pickups=[p.location_id if p else None for p in pickups],
+        pickups=[p.location_id if p else None for p in pickups], sold_there=[o.sold_there for o in given],
     )  # fmt: skip
     standing = {(o.channel_id, o.number): o for o in made}
     fresh = [(o.order_id, first[key]) for key, o in standing.items()]
@@ -269,13 +269,13 @@ def _uuid(text: str | None) -> UUID | None:
 async def capture_from(
     db: Database, *, channel_id: int, orders: Iterable[NewOrder], until: datetime | None, chunk: int = CHUNK
 ) -> Tally:
-    """Captures a channel's orders in chunks; `captured_until` moves only when all of them are committed.
+    """Captures the orders that a shop sold itself, in chunks; `captured_until` moves when all of them are committed.
 
     An order that is refused does not hold up the rest: it is kept whole in an exception. Raises Busy where the
     database stays away: then nothing is lost, the same file may come again.
     """
     counts = dict.fromkeys(("orders", "new", "known", "changed", "refused"), 0)
-    for part in _chunks(orders, chunk):
+    for part in _chunks((msgspec.structs.replace(order, sold_there=True) for order in orders), chunk):
         answers = await settle_batch(db, capture_many, part)
         rejected = []
         for order, answer in zip(part, answers, strict=True):
