@@ -78,8 +78,8 @@ select order_id::text, sku_id, location_id from rejected_before
 -- name: keep_decisions
 -- What the plan says of each order, before any of it is done.
 insert into decision (run_id, order_id, state, plan, why)
-select :run_id, n.order_id, case when n.plan = '[]'::jsonb then 'dropped' else 'planned' end, n.plan, n.why
-  from unnest(:orders::uuid[], :plans::jsonb[], :whys::jsonb[]) as n(order_id, plan, why);
+select :run_id, n.order_id, case when n.plan = '[]' then 'dropped' else 'planned' end, n.plan::jsonb, n.why
+  from unnest(:orders::uuid[], :plans::text[], :whys::jsonb[]) as n(order_id, plan, why);
 
 -- name: planned
 -- The plan is complete.

@@ -69,7 +69,7 @@ select f.fulfillment_id, l.code as location, c.code as channel, o.number, o.orde
           from fulfillment_line g join order_line n using (line_id) join sku s on s.sku_id = g.sku_id
          where g.fulfillment_id = f.fulfillment_id) as lines
   from fulfillment f join location l using (location_id) join orders o using (order_id) join channel c using (channel_id)
- where (:location_id::int is null or f.location_id = :location_id)
+ where (:locations::int[] is null or f.location_id = any(:locations))
    and (:code::text is null or l.code = :code)
    and (:state::text is null or f.state = :state)
    and (:id::uuid is null or f.fulfillment_id = :id)

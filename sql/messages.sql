@@ -104,21 +104,22 @@ select h.hold_id, h.sku_id, h.location_id, h.code, h.quantity, h.version, h.sour
   from hold h where h.hold_id = :hold_id and h.lifted_at is null;
 
 -- name: holds_page
--- Holds in force, by location where one is given.
+-- Holds in force, at these locations where some are given.
 select h.hold_id, s.code as sku, l.code as location, h.code, h.quantity, o.code as source, h.placed_at
   from hold h join sku s using (sku_id) join location l using (location_id) join source o on o.source_id = h.source_id
- where h.lifted_at is null and h.hold_id > :after and (:location_id::int is null or h.location_id = :location_id)
+ where h.lifted_at is null and h.hold_id > :after and (:locations::int[] is null or h.location_id = any(:locations))
  order by h.hold_id limit :limit;
 
 -- name: unposted
 -- What began with us and a source has not yet acknowledged: it is applied again over that source's snapshots.
-select m.message_id, s.code as sku, l.code as location, m.kind, p.quantity, m.occurred_at
+select m.message_id, s.code as sku, l.code as location, m.kind, p.quantity, p.hold_code, p.held, m.occurred_at
   from posting p
   join movement m using (sku_id, location_id, version)
   join ownership o on o.location_id = p.location_id and o.fact = 'quantity' and o.source_id = :source_id
   join sku s on s.sku_id = p.sku_id join location l on l.location_id = p.location_id
  where p.contained_in is null and p.is_ours and p.acked_at is null and p.acked_sequence is null
- order by m.occurred_at limit :limit;
+   and (:after_at::timestamptz is null or (m.occurred_at, m.message_id) > (:after_at, :after_id::text))
+ order by m.occurred_at, m.message_id limit :limit;
 
 -- name: sequence_gaps
 -- Numbers that a source skipped and that did not come within the grace time.

@@ -219,8 +219,10 @@ async def plan(
     async with db.transaction() as tx:
         for start in range(0, len(found.decisions), 2000):
             some = found.decisions[start : start + 2000]
+            # a plan is a list, which an array of jsonb would take for a second dimension: it travels as text
             await keep_decisions(
-                tx, run_id=run_id, orders=[d.order_id for d in some], plans=[by_order[d.order_id] for d in some],
+                tx, run_id=run_id, orders=[d.order_id for d in some],
+                plans=[msgspec.json.encode(by_order[d.order_id]).decode() for d in some],
                 whys=[{**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})} for d in some],
             )  # fmt: skip
         await planned(tx, run_id=run_id, summary=summary, lease_seconds=LEASE_SECONDS)
@@ -447,7 +449,7 @@ async def why(db: Database, *, run_id: UUID, number: str | None, after: UUID | N
     await read(db, run_id=run_id)
     async with db.connection() as tx:
         rows = await decisions_of(tx, run_id=run_id, number=number, after=after, limit=limit)
-        codes = dict(await location_codes(tx))
+        codes: dict[int, str] = dict(await location_codes(tx))
     for row in rows:
         for part in (*row.plan, *row.why.get("candidates", [])):
             part["location"] = codes.get(part.pop("location_id"))

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from oms import ledger, record
-from oms.access import Actor
+from oms.access import Actor, sees_location
 from oms.book import Book
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
@@ -104,14 +104,27 @@ deficits = sql.rows("deficits", Key)
 unpicked = sql.rows("unpicked", Unpicked)
 
 
+def _seen(actor: Actor) -> dict[str, Any]:
+    """What of the work a caller sees: of its channel, of its store, or at the locations of its source."""
+    if actor.channel_id is not None:
+        return {"channel_id": actor.channel_id, "locations": None}
+    own = [actor.location_id] if actor.location_id is not None else sorted(actor.location_ids)
+    return {"channel_id": None, "locations": own if actor.is_bound else None}
+
+
+def _sees(actor: Actor, f: Fulfillment) -> bool:
+    if actor.channel_id is not None:
+        return actor.channel_id == f.channel_id
+    return sees_location(actor, f.location_id)
+
+
 async def tasks(
     db: Database, *, actor: Actor, location: str | None, state: str | None, after: UUID | None, limit: int
 ) -> list[Task]:
     """A location's work, oldest first; a store's own people see their store alone."""
     async with db.connection() as tx:
         return await work_list(
-            tx, location_id=actor.location_id, channel_id=actor.channel_id, code=location, state=state, id=None,
-            after=after, limit=limit,
+            tx, **_seen(actor), code=location, state=state, id=None, after=after, limit=limit,
         )  # fmt: skip
 
 
@@ -119,8 +132,7 @@ async def task(db: Database, *, actor: Actor, fulfillment: UUID) -> Task:
     """One fulfillment, if the caller sees it; raises NotFound."""
     async with db.connection() as tx:
         found = await work_list(
-            tx, location_id=actor.location_id, channel_id=actor.channel_id, code=None, state=None, id=fulfillment,
-            after=None, limit=1,
+            tx, **_seen(actor), code=None, state=None, id=fulfillment, after=None, limit=1,
         )  # fmt: skip
     if not found:
         raise NotFound(f"There is no fulfillment {fulfillment}.")
@@ -147,9 +159,7 @@ async def advance(
         moving = [f for f in found if states[f.fulfillment_id] != f.state]
         if step == "ship":
             await _ship(tx, moving, now=now, who=actor.who)
-        await enter(
-            tx, ids=[f.fulfillment_id for f in moving], states=[states[f.fulfillment_id] for f in moving]
-        )
+        await enter(tx, ids=[f.fulfillment_id for f in moving], states=[states[f.fulfillment_id] for f in moving])
         await record.keep(
             tx, who=actor.who,
             steps=[record.Step("fulfillment", str(f.fulfillment_id), states[f.fulfillment_id]) for f in moving],
@@ -171,7 +181,7 @@ async def _take(tx: Connection, ids: Sequence[UUID], actor: Actor) -> list[Fulfi
     """Takes the fulfillments and their orders; those of another's location answer as not found."""
     await take_orders(tx, ids=list(ids))
     found = await take_fulfillments(tx, ids=list(ids))
-    seen = {f.fulfillment_id for f in found if actor.location_id in (None, f.location_id)}
+    seen = {f.fulfillment_id for f in found if _sees(actor, f)}
     missing = [str(i) for i in ids if i not in seen]
     if missing:
         raise NotFound(f"There is no fulfillment {', '.join(missing)}.")

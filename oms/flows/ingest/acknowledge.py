@@ -44,7 +44,21 @@ class Said(msgspec.Struct, frozen=True):
     at: datetime
 
 
+class Unposted(msgspec.Struct, frozen=True):
+    """A movement of ours that the owner of the quantity has not acknowledged; `held` is its change of a hold code."""
+
+    id: str
+    sku: str
+    location: str
+    kind: str
+    quantity: int
+    hold: str | None
+    held: int
+    occurred_at: datetime
+
+
 ours = sql.rows("ours", Ours)
+unposted = sql.rows("unposted", Unposted)
 source_id_of = sql.maybe("source_id_of", int)
 
 
@@ -98,3 +112,18 @@ async def posted(db: Database, *, source: str, references: Sequence[str], at: da
             await ledger.write(tx, locked, resum=corrected)
             known += len({f.reference for f in found})
     return {"posted": known, "unknown": len(set(references)) - known}
+
+
+async def waiting(db: Database, *, source_id: int, after: tuple[datetime, str] | None, limit: int) -> list[Unposted]:
+    """What of ours a source has not acknowledged, oldest first: it stands over that source's snapshots."""
+    async with db.connection() as tx:
+        return await unposted(
+            tx, source_id=source_id, after_at=after[0] if after else None, after_id=after[1] if after else "",
+            limit=limit,
+        )  # fmt: skip
+
+
+async def source_id_named(db: Database, code: str) -> int | None:
+    """The id of a source, or None."""
+    async with db.connection() as tx:
+        return await source_id_of(tx, code=code)

@@ -164,28 +164,37 @@ async def settle(
     settled: list[Settled] = []
     for fact in facts:
         force = state[fact.k]
-        if force.is_in:
+        if force.is_in and not (fact.held and fact.hold not in force.reported_holds):
             quantity = 0 if fact.counted is not None else fact.quantity
+            # a hold that the snapshot's source does not know of stands, whatever the snapshot contains
+            unknown = fact.hold is not None and fact.quantity > 0 and fact.hold not in force.reported_holds
             batch.add(
                 fact, quantity=quantity, effect=0, absorbed_by=f"baseline:{force.baseline_id}",
-                contained_in=force.baseline_id,
+                contained_in=force.baseline_id, held=fact.quantity if unknown else 0,
             )  # fmt: skip
             settled.append(Settled(fact.k, "absorbed", f"contained in baseline {force.baseline_id}"))
         elif fact.counted is not None:
             settled.append(_count(batch, fact, after[fact.k]))
         elif fact.kind == "release":
-            settled.append(await _release(tx, batch, fact))
+            settled.append(await _release(tx, batch, fact, force))
         elif fact.quantity and batch.absorb_by_count(fact, force.as_of):
             batch.add(fact, effect=0, absorbed_by="count")
             settled.append(Settled(fact.k, "absorbed", "a later count has seen it"))
         else:
             code = addition_hold(fact, teller) if fact.quantity > 0 else fact.hold
             held = fact.held or (fact.quantity if code is not None and fact.quantity > 0 else 0)
-            batch.add(fact, hold_code=code, held=held)
+            batch.add(fact, hold_code=code, held=held, **_deducted(fact, force))
             settled.append(Settled(fact.k, "applied", f"held: {code}" if held else None))
     await batch.flush(tx)
     await ledger.write(tx, locked, resum={fact.sku_id for fact in facts})
     return settled
+
+
+def _deducted(fact: Fact, force: ledger.InForce) -> dict[str, Any]:
+    """A hold that the snapshot in force had deducted is on hand all the same: it is added back, once."""
+    if not (force.is_in and fact.held and fact.hold in force.deducted_holds):
+        return {}
+    return {"effect": fact.held, "contained_in": force.baseline_id}
 
 
 def _count(batch: _Batch, fact: Fact, moved_after: int) -> Settled:
@@ -206,7 +215,7 @@ def _count(batch: _Batch, fact: Fact, moved_after: int) -> Settled:
     return Settled(fact.k, "applied", f"variance {variance:+d}" if variance else None)
 
 
-async def _release(tx: Connection, batch: _Batch, fact: Fact) -> Settled:
+async def _release(tx: Connection, batch: _Batch, fact: Fact, force: ledger.InForce) -> Settled:
     """Units under a hold may be sold again: of the movement that it names, else the oldest of that code."""
     if any((m.sku_id, m.location_id) == fact.key and m.held > 0 for m in batch.moves):
         await batch.flush(tx)
@@ -219,7 +228,7 @@ async def _release(tx: Connection, batch: _Batch, fact: Fact) -> Settled:
         if units > 0:
             lifted[hold.hold_id] = units
             wanted -= units
-    await ledger.lift(tx, lifted, keys=[fact.key], who=batch.who)
+    await ledger.lift(tx, lifted, keys=[fact.key], who=batch.who, at=fact.occurred_at)
     code = fact.hold or (holds[0].code if holds else None)
-    batch.add(fact, held=-sum(lifted.values()), hold_code=code)
+    batch.add(fact, held=-sum(lifted.values()), hold_code=code, **_deducted(fact, force))
     return Settled(fact.k, "applied", f"{wanted} of {-fact.held} were not under that hold" if wanted else None)

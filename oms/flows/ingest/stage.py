@@ -1,12 +1,14 @@
 """A baseline feed is read, staged, resolved to our words, and weighed; nothing of it is in force yet."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
+from connectors.feeds import RowRefused
+from connectors.feeds.tabular import Reader
 from oms import record
 from oms.db import Connection, Database, Sql
 from oms.domain.gates import Gates, Verdict, Weight, judge
@@ -35,33 +37,6 @@ class Source(msgspec.Struct, frozen=True):
     folder: str | None
     stale_after_seconds: int
     acknowledges: bool
-
-
-class RowFault(Protocol):
-    """A row that the reader could not read."""
-
-    line: int
-    field: str
-    reason: str
-    value: str | None
-
-
-class Batch(Protocol):
-    """Rows in COPY text format, as a reader of connectors.feeds gives them."""
-
-    copy: bytes
-    rows: int
-    refused: Sequence[RowFault]
-    bytes_read: int
-    bytes_total: int | None
-
-
-class Reader(Protocol):
-    """A stream of batches that knows its hash when it has ended."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
-    @property
-    def sha256(self) -> str: ...
 
 
 Progress = Callable[[str, int, int | None], None]
@@ -204,16 +179,16 @@ def _check_time(as_of: datetime, now: datetime) -> None:
 
 
 async def _watermark_ids(tx: Connection, watermark: Mapping[str, int]) -> dict[str, int]:
-    ids = dict(await source_ids(tx, codes=list(watermark)))
+    ids: dict[str, int] = dict(await source_ids(tx, codes=list(watermark)))
     unknown = sorted(set(watermark) - ids.keys())
     if unknown:
         raise FeedRefused(f"The watermark names unknown sources: {', '.join(unknown)}. Load them first.")
     return {str(ids[code]): sequence for code, sequence in watermark.items()}
 
 
-async def _copy(db: Database, *, feed_id: int, reader: Reader, progress: Progress | None) -> tuple[int, list[RowFault]]:
+async def _copy(db: Database, *, feed_id: int, reader: Reader, progress: Progress | None) -> tuple[int, list[RowRefused]]:
     """Streams the reader's batches into the feed's partition; memory does not grow with the file."""
-    faults: list[RowFault] = []
+    faults: list[RowRefused] = []
     rows = 0
     batches = iter(reader)
 
@@ -242,7 +217,7 @@ async def _complete(
     source: Source,
     feed_id: int,
     rows: int,
-    faults: Sequence[RowFault],
+    faults: Sequence[RowRefused],
     sha256: str,
     scope: str,
     as_of: datetime,
@@ -297,7 +272,7 @@ async def _complete(
         await add_absent(tx, feed_id=feed_id, absent_is_zero=source.absent_is_zero)
         tell(3)
         parked, absent = await _gate(tx, source=source, feed_id=feed_id, refused=refused)
-        parts = dict(await feed_parts(tx, feed_id=feed_id))
+        parts: dict[str, int] = dict(await feed_parts(tx, feed_id=feed_id))
         state = "shown" if dry_run else "staged"
         if not dry_run and parts and set(parts) == {"superseded"}:
             state = "superseded"
@@ -373,7 +348,7 @@ async def begin_movements(db: Database, *, source: str, name: str, who: str) -> 
         )  # fmt: skip
 
 
-async def keep_refusals(db: Database, *, feed_id: int, faults: Sequence[RowFault]) -> None:
+async def keep_refusals(db: Database, *, feed_id: int, faults: Sequence[RowRefused]) -> None:
     """Keeps rows that cannot be understood: line, field, reason."""
     if faults:
         async with db.transaction() as tx:

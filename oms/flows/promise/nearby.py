@@ -19,13 +19,16 @@ LIMIT_MAX = 200
 
 
 class Near(msgspec.Struct, frozen=True):
-    """A location: how far (null where its coordinates are unknown), what may be picked up there, and from when."""
+    """A location: how far (null where its coordinates are unknown), what may be picked up there, and from when.
+
+    `pickup_from` is a moment (it is there now) or a day (it is expected), in ISO 8601.
+    """
 
     location: str
     name: str
     km: float | None
     available: int
-    pickup_from: datetime | date | None
+    pickup_from: str | None
 
 
 class _Coming(msgspec.Struct, frozen=True):
@@ -103,6 +106,7 @@ async def nearby(
             km = None
             if place.lat is not None and place.lon is not None:
                 km = round(distance_km(lat, lon, place.lat, place.lon), 1)
-            near.append(Near(place.code, place.name, km, available, now if available else on))
+            first = now if available else on
+            near.append(Near(place.code, place.name, km, available, first and first.isoformat()))
     near.sort(key=lambda n: (n.km is None, n.km or 0.0, n.location))
     return near[:limit]
