@@ -539,12 +539,12 @@ async def test_a_channel_that_keeps_failing_is_left_alone_for_a_while(
     [channel] = await outbox.channels_of(db, ["web"])
     while (await project(db, cache, now=NOW)).rows:
         pass
-    done = await sender.deliver(db, channel=channel, now=NOW, chance=lambda: 1.0)
+    done = await sender.deliver(db, channel=channel, now=NOW, wire=sender.Wire(), chance=lambda: 1.0)
     assert (done.calls, done.waiting) == (3, 5)
     shops["web"].script = []
     await run(db, "update channel set paused_until = now()")
     await run(db, "update push set not_before = now()")
-    done = await sender.deliver(db, channel=channel, now=NOW)
+    done = await sender.deliver(db, channel=channel, now=NOW, wire=sender.Wire())
     assert (done.pushes, done.waiting) == (5, 0)
     assert [tuple(r) for r in await run(db, "select failures, paused_until from channel where code = 'web'")] == [
         (0, None)

@@ -80,11 +80,39 @@ async def send(
     return answer, len(items)
 
 
+class Wire:
+    """The connector to one channel, kept while the channel's settings stay."""
+
+    def __init__(self) -> None:
+        self._settings: object = None
+        self._connector: Channel | None = None
+
+    async def to(self, db: Database, target: outbox.Target) -> Channel:
+        """The connector of a channel; raises SettingsWrong, and keeps an exception open while they are."""
+        if self._connector is None or self._settings != (target.kind, target.settings):
+            await self.close()
+            try:
+                self._connector = connector_of(target)
+            except SettingsWrong as error:
+                await cannot_tell(db, channel=target.code, reason=str(error))
+                raise
+            self._settings = target.kind, target.settings
+            await cannot_tell(db, channel=target.code, reason=None)
+        return self._connector
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        if self._connector is not None:
+            await self._connector.close()
+            self._connector = None
+
+
 async def deliver(
     db: Database,
     *,
     channel: outbox.Named,
     now: datetime,
+    wire: Wire,
     patience_seconds: float = 0.0,
     chance: Callable[[], float] = random.random,
     progress: Progress | None = None,
@@ -100,29 +128,24 @@ async def deliver(
         target = await outbox.read_channel(connection, channel_id=channel.channel_id)
         total = await outbox.count_due(connection, channel_id=channel.channel_id) if progress else 0
     try:
-        connector = connector_of(target)
+        connector = await wire.to(db, target)
     except SettingsWrong as error:
-        await cannot_tell(db, channel=channel.code, reason=str(error))
         return so_far(trouble=str(error))
-    try:
-        await cannot_tell(db, channel=channel.code, reason=None)
-        while True:
-            while sent := await send(db, channel=target, connector=connector, chance=chance):
-                said = counted(said, *sent)
-                if progress:
-                    progress(channel.code, said.skus, max(total, said.skus))
-            if await outbox.prepare(
-                db, channel_id=channel.channel_id, batch_max=connector.max_batch, has_guard=connector.has_guard, now=now
-            ):
-                continue
-            async with db.connection() as connection:
-                owed = await outbox.read_owed(connection, channel_id=channel.channel_id)
-            left = began + patience_seconds - time.monotonic()
-            if owed.seconds is None or max(owed.seconds, PAUSE_SECONDS_MIN) > left:
-                return so_far(waiting=owed.due, dead=owed.dead, next_seconds=owed.seconds)
-            await asyncio.sleep(max(owed.seconds, PAUSE_SECONDS_MIN))
-    finally:
-        await connector.close()
+    while True:
+        while sent := await send(db, channel=target, connector=connector, chance=chance):
+            said = counted(said, *sent)
+            if progress:
+                progress(channel.code, said.skus, max(total, said.skus))
+        if await outbox.prepare(
+            db, channel_id=channel.channel_id, batch_max=connector.max_batch, has_guard=connector.has_guard, now=now
+        ):
+            continue
+        async with db.connection() as connection:
+            owed = await outbox.read_owed(connection, channel_id=channel.channel_id)
+        left = began + patience_seconds - time.monotonic()
+        if owed.seconds is None or max(owed.seconds, PAUSE_SECONDS_MIN) > left:
+            return so_far(waiting=owed.due, dead=owed.dead, next_seconds=owed.seconds)
+        await asyncio.sleep(max(owed.seconds, PAUSE_SECONDS_MIN))
 
 
 def counted(said: Pushed, answer: Answer, skus: int) -> Pushed:
@@ -170,27 +193,36 @@ async def push_all(
         await outbox.ask_reset(db, channels=[c.code for c in named], who=who)
 
     async def told(channel: outbox.Named) -> Pushed:
+        wire = Wire()
         try:
-            return await deliver(db, channel=channel, now=now, patience_seconds=patience_seconds, progress=progress)
+            return await deliver(
+                db, channel=channel, now=now, wire=wire, patience_seconds=patience_seconds, progress=progress
+            )
         except Exception as error:  # a bulkhead: what breaks one channel stops no other
             log.exception("a channel's push broke", channel=channel.code)
             return Pushed(channel.code, trouble=repr(error))
+        finally:
+            await wire.close()
 
     return list(await asyncio.gather(*(told(channel) for channel in named)))
 
 
 async def follow(db: Database, cache: Cache, *, channel: str, clock: Callable[[], datetime]) -> None:
     """Tells one channel what is due, whenever it is, until cancelled: one such loop per channel."""
-    while True:
-        seconds = QUIET_SECONDS_MAX
-        try:
-            found = await outbox.channels_of(db, [channel])
-            done = await deliver(db, channel=found[0], now=clock())
-            if done.next_seconds is not None:
-                seconds = min(seconds, max(done.next_seconds, PAUSE_SECONDS_MIN))
-        except Exception as error:
-            log.warning("a channel cannot be told now", channel=channel, error=repr(error))
-        await cache.wait([f"push:{channel}"], seconds)
+    wire = Wire()
+    try:
+        while True:
+            seconds = QUIET_SECONDS_MAX
+            try:
+                found = await outbox.channels_of(db, [channel])
+                done = await deliver(db, channel=found[0], now=clock(), wire=wire)
+                if done.next_seconds is not None:
+                    seconds = min(seconds, max(done.next_seconds, PAUSE_SECONDS_MIN))
+            except Exception as error:
+                log.warning("a channel cannot be told now", channel=channel, error=repr(error))
+            await cache.wait([f"push:{channel}"], seconds)
+    finally:
+        await wire.close()
 
 
 async def follow_touched(db: Database, cache: Cache, *, clock: Callable[[], datetime]) -> None:
