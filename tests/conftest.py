@@ -1,6 +1,7 @@
 """Real PostgreSQL and Valkey for every test: one pair of servers per test process, a fresh database per test."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import shutil
@@ -14,15 +15,36 @@ import pytest
 from oms import embedded
 from oms.db import Database, migrate
 from oms.embedded import Running
+from oms.embedded.locks import try_lock
 from oms.settings import Settings
 
 _numbers = itertools.count(1)
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 2_000_000_000
+"""Where memory has a folder with this much room, tests keep their servers there: a fresh database in a tenth of the time."""
+
+
+def room_for_servers() -> str | None:
+    """The folder in memory, or None for the usual folder of temporary files."""
+    is_there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
+    return str(MEMORY) if is_there and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN else None
+
+
+def clear_killed_runs(folder: Path) -> None:
+    """Removes what a killed test process left; a home in use has a lock on it before its keeper's file is there."""
+    for home in folder.glob("oms-tests-*"):
+        with contextlib.suppress(OSError):
+            if home.stat().st_uid == os.geteuid() and (home / "run" / "keeper").exists():
+                with try_lock(home / "run" / "users") as unused:
+                    if unused:
+                        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Running]:
     """Embedded servers of this test process, in a folder of its own; they are gone when it ends."""
-    home = Path(tempfile.mkdtemp(prefix="oms-tests-"))
+    clear_killed_runs(Path(room_for_servers() or tempfile.gettempdir()))
+    home = Path(tempfile.mkdtemp(prefix="oms-tests-", dir=room_for_servers()))
     home.chmod(0o755)
     running = embedded.start(Settings(home=str(home), embedded_fsync=False, embedded_memory_mb=128))
     yield running
