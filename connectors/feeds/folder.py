@@ -3,23 +3,26 @@
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 STABLE_SECONDS = 2.0
 DONE = "done"
 KINDS = ("baseline", "movements", "orders")
+BESIDE = (".json", ".complete", ".part", ".tmp")
 
 
 class Sidecar(msgspec.Struct, frozen=True):
     """What a delivery says of itself, in `NAME.json` beside it (the file's name up to its first dot)."""
 
     as_of: datetime | None = None
-    scope: str = "full"
+    scope: Literal["full", "partial"] = "full"
     watermark: dict[str, int] = {}
     posted: list[str] = []
     complete: bool = True
     rows: int | None = None
+    bytes: int | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -40,32 +43,49 @@ class Waiting(msgspec.Struct, frozen=True):
 def deliveries(folder: Path, *, stable_seconds: float = STABLE_SECONDS) -> tuple[list[Delivery], list[Waiting]]:
     """Complete deliveries of a folder: baselines by their moment, then the rest by name.
 
-    A baseline needs its sidecar (it says the moment); a file without one is complete when a `.complete` marker stands
-    beside it or it has not changed for `stable_seconds`.
+    A baseline needs its sidecar, which says its moment. A sidecar is written last: it says that the file is complete,
+    and where it tells its `bytes`, the file is not taken before it has them. A file without one is complete when a
+    `.complete` marker stands beside it or it has not changed for `stable_seconds`.
     """
     ready: list[Delivery] = []
     waiting: list[Waiting] = []
     if not folder.is_dir():
         return [], [Waiting(folder, "there is no such folder")]
     for path in sorted(folder.iterdir()):
-        stem = path.name.split(".", 1)[0]
-        kind = next((k for k in KINDS if stem.startswith(k)), None)
-        if kind is None or not path.is_file() or path.suffix in (".json", ".complete", ".part"):
-            continue
-        found = _sidecar(path.with_name(f"{stem}.json"))
-        if isinstance(found, str):
-            waiting.append(Waiting(path, found))
-        elif kind == "baseline" and (found is None or found.as_of is None):
-            waiting.append(Waiting(path, f"{stem}.json with as_of is missing: a snapshot says of which moment it is"))
-        elif found is not None and not found.complete:
-            waiting.append(Waiting(path, f"{stem}.json says that it is not complete"))
-        elif found is None and not path.with_name(f"{stem}.complete").exists() and _age(path) < stable_seconds:
-            waiting.append(Waiting(path, "it is still changing"))
-        else:
-            ready.append(Delivery(kind, path, found or Sidecar()))
+        try:
+            match _look(path, stable_seconds):
+                case Delivery() as delivery:
+                    ready.append(delivery)
+                case Waiting() as why:
+                    waiting.append(why)
+        except FileNotFoundError:
+            continue  # its sender gave it another name meanwhile
     order = {kind: i for i, kind in enumerate(KINDS)}
     ready.sort(key=lambda d: (order[d.kind], d.sidecar.as_of.timestamp() if d.sidecar.as_of else 0.0, d.path.name))
     return ready, waiting
+
+
+def _look(path: Path, stable_seconds: float) -> Delivery | Waiting | None:
+    """A delivery, or why it is none yet; None for what only stands beside one, and for what is being written."""
+    if path.name.startswith(".") or path.suffix in BESIDE or not path.is_file():
+        return None
+    stem = path.name.split(".", 1)[0]
+    kind = next((k for k in KINDS if stem.startswith(k)), None)
+    if kind is None:
+        return Waiting(path, f"its name begins with none of {', '.join(KINDS)}")
+    found = _sidecar(path.with_name(f"{stem}.json"))
+    if isinstance(found, str):
+        return Waiting(path, found)
+    if kind == "baseline" and (found is None or found.as_of is None):
+        return Waiting(path, f"{stem}.json with as_of is missing: a snapshot says of which moment it is")
+    if found is None:
+        is_complete = path.with_name(f"{stem}.complete").exists() or _age(path) >= stable_seconds
+        return Delivery(kind, path, Sidecar()) if is_complete else Waiting(path, "it is still changing")
+    if not found.complete:
+        return Waiting(path, f"{stem}.json says that it is not complete")
+    if found.bytes not in (None, size := path.stat().st_size):
+        return Waiting(path, f"{stem}.json says {found.bytes} bytes, so far it has {size}")
+    return Delivery(kind, path, found)
 
 
 def _sidecar(path: Path) -> Sidecar | str | None:

@@ -1,6 +1,7 @@
 """One movement as a source tells it, and what makes it one that can be understood."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,9 @@ import msgspec
 KINDS = ("sale", "return", "receipt", "shipment", "transfer", "adjustment", "count", "hold", "release")
 QUANTITY_MAX = 1_000_000_000
 CODE_CHARS_MAX = 200
+MESSAGES_MAX = 1000
+YEARS = range(1970, 2200)
+_WHOLE = re.compile(r"([+-]?[0-9]{1,19})(?:\.0*)?", re.ASCII)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,6 +46,34 @@ class BadMessage(Exception):
         self.value = None if value is None else str(value)[:CODE_CHARS_MAX]
 
 
+class BadItem(msgspec.Struct, frozen=True):
+    """A message of a list that cannot be understood: its place from 0, the field, why, and the value."""
+
+    index: int
+    field: str
+    reason: str
+    value: str | None = None
+
+
+def read_messages(items: Sequence[Any]) -> tuple[list[Message], list[BadItem]]:
+    """The messages of a list, in order, and those that cannot be understood.
+
+    Raises BadMessage when there are more than MESSAGES_MAX.
+    """
+    if len(items) > MESSAGES_MAX:
+        raise BadMessage("messages", f"at most {MESSAGES_MAX:,} in one call; send the rest in further ones", len(items))
+    messages: list[Message] = []
+    bad: list[BadItem] = []
+    for index, item in enumerate(items):
+        try:
+            if not isinstance(item, Mapping):
+                raise BadMessage("message", "must be an object", item)
+            messages.append(read_message(item))
+        except BadMessage as error:
+            bad.append(BadItem(index, error.field, error.reason, error.value))
+    return messages, bad
+
+
 def read_message(given: Mapping[str, Any]) -> Message:
     """A message from its fields, values as JSON has them or as text. Raises BadMessage."""
     unknown = given.keys() - set(Message.__struct_fields__)
@@ -55,12 +87,13 @@ def read_message(given: Mapping[str, Any]) -> Message:
     assert quantity is not None
     if abs(quantity) > QUANTITY_MAX or (quantity < 0 and kind != "adjustment"):
         raise BadMessage("quantity", f"must be 0 to {QUANTITY_MAX:,}; only an adjustment may be below zero", quantity)
-    if kind == "transfer" and not given.get("to"):
+    to = _text(given, "to")
+    if kind == "transfer" and to is None:
         raise BadMessage("to", "a transfer says where it goes")
     return Message(
         id=_needed(given, "id"), sku=_needed(given, "sku"), location=_needed(given, "location"), kind=kind,
         quantity=quantity, occurred_at=_moment(given), sequence=_whole(given, "sequence"), reason=_text(given, "reason"),
-        reference=_text(given, "reference"), to=_text(given, "to"), hold=_text(given, "hold"), uom=_text(given, "uom"),
+        reference=_text(given, "reference"), to=to, hold=_text(given, "hold"), uom=_text(given, "uom"),
     )  # fmt: skip
 
 
@@ -92,12 +125,14 @@ def _whole(given: Mapping[str, Any], field: str, *, needed: bool = False) -> int
         if needed:
             raise BadMessage(field, "is missing")
         return None
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError
+    if isinstance(value, str) and (found := _WHOLE.fullmatch(value.strip())):
+        number = int(found[1])
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, float) and value.is_integer():
         number = int(value)
-    except ValueError:
-        raise BadMessage(field, "must be a whole number", value) from None
+    else:
+        raise BadMessage(field, "must be a whole number", value)
     if not -(2**63) <= number < 2**63:
         raise BadMessage(field, "is too large", value)
     return number
@@ -105,15 +140,12 @@ def _whole(given: Mapping[str, Any], field: str, *, needed: bool = False) -> int
 
 def _moment(given: Mapping[str, Any]) -> datetime:
     value = given.get("occurred_at")
-    if isinstance(value, datetime):
-        moment = value
-    else:
-        try:
-            if not isinstance(value, str):
-                raise ValueError
-            moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            raise BadMessage("occurred_at", "must be a time like 2026-01-31T08:15:00+01:00", value) from None
+    try:
+        moment = msgspec.convert(value.strip() if isinstance(value, str) else value, datetime)
+    except msgspec.ValidationError:
+        raise BadMessage("occurred_at", "must be a time like 2026-01-31T08:15:00+01:00", value) from None
     if moment.utcoffset() is None:
         raise BadMessage("occurred_at", "has no offset from UTC; like 2026-01-31T08:15:00+01:00", value)
+    if moment.year not in YEARS:
+        raise BadMessage("occurred_at", f"must lie between the years {YEARS.start} and {YEARS.stop - 1}", value)
     return moment

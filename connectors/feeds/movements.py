@@ -1,7 +1,7 @@
 """A file of movements, CSV or JSON Lines, as messages in batches."""
 
-import csv
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -9,14 +9,14 @@ import msgspec
 from connectors.feeds import FileRefused, RowRefused
 from connectors.feeds.message import BadMessage, Message, read_message
 from connectors.feeds.stream import Source
-from connectors.feeds.tabular import DELIMITERS, _chain, _decoded, _lines
+from connectors.feeds.text import Records, after_header, begin, is_json, read_header
 
 MESSAGES_PER_BATCH = 1000
 NEEDED = ("id", "sku", "location", "kind", "quantity", "occurred_at")
 
 
 class MessageBatch(msgspec.Struct, frozen=True):
-    """Messages in the file's order, those that cannot be understood, and how far the file is read."""
+    """At most 1,000 rows, in the file's order: messages, those that cannot be understood, how far the file is read."""
 
     messages: list[Message]
     refused: list[RowRefused]
@@ -26,12 +26,8 @@ class MessageBatch(msgspec.Struct, frozen=True):
 
 def read_movements(source: Source) -> Iterator[MessageBatch]:
     """Reads a file of movements in constant memory. Raises FileRefused when the whole cannot be taken."""
-    blocks = _decoded(source)
-    first = next(blocks, "")
-    if not first.strip():
-        raise FileRefused(source.name, "the file is empty", "Send a header and rows, or JSON Lines.")
-    chained = _chain(first, blocks)
-    rows = _json_rows(chained) if first.lstrip().startswith("{") else _csv_rows(source.name, first, chained)
+    first, rest = begin(source)
+    rows = _json_rows(chain((first,), rest)) if is_json(first) else _csv_rows(source.name, first, rest)
     messages: list[Message] = []
     refused: list[RowRefused] = []
     for line, row in rows:
@@ -42,7 +38,7 @@ def read_movements(source: Source) -> Iterator[MessageBatch]:
                 messages.append(read_message(row))
             except BadMessage as bad:
                 refused.append(RowRefused(line, bad.field, bad.reason, bad.value))
-        if len(messages) >= MESSAGES_PER_BATCH:
+        if len(messages) + len(refused) >= MESSAGES_PER_BATCH:
             yield MessageBatch(messages, refused, source.bytes_read, source.bytes_total)
             messages, refused = [], []
     if messages or refused:
@@ -51,37 +47,30 @@ def read_movements(source: Source) -> Iterator[MessageBatch]:
 
 def _json_rows(blocks: Iterator[str]) -> Iterator[tuple[int, Any]]:
     decode = msgspec.json.Decoder().decode
-    for line, raw in enumerate(_lines(blocks), 1):
-        if not raw.strip():
-            continue
-        try:
-            row = decode(raw)
-        except msgspec.DecodeError as error:
-            yield line, RowRefused(line, "row", f"is not JSON: {error}", raw.strip())
-            continue
-        yield line, row if isinstance(row, dict) else RowRefused(line, "row", "is not an object", raw.strip())
+    line = 0
+    for block in blocks:
+        for raw in block.removesuffix("\n").split("\n"):
+            line += 1
+            if not raw.strip():
+                continue
+            try:
+                row = decode(raw)
+            except (msgspec.DecodeError, RecursionError) as error:
+                yield line, RowRefused(line, "row", f"is not JSON: {error}", raw.strip())
+                continue
+            yield line, row if isinstance(row, dict) else RowRefused(line, "row", "is not an object", raw.strip())
 
 
-def _csv_rows(name: str, first: str, blocks: Iterator[str]) -> Iterator[tuple[int, Any]]:
-    delimiter = max(DELIMITERS, key=first.split("\n", 1)[0].count)
-    read = csv.reader(_lines(blocks), delimiter=delimiter, strict=True)
-    header = [h.strip().lower() for h in next(read)]
-    missing = [column for column in NEEDED if column not in header]
-    if missing or len(set(header)) != len(header):
+def _csv_rows(name: str, first: str, rest: Iterator[str]) -> Iterator[tuple[int, Any]]:
+    """Rows by column. A column that is none of a message's is refused: misspelled, it would be missed silently."""
+    known = Message.__struct_fields__
+    header = read_header(first, name=name, needed=NEEDED, known=known)
+    if unknown := next((column for column in header.columns if column not in known), None):
         raise FileRefused(
-            name, f"the header lacks {', '.join(missing)}" if missing else "a column stands twice in the header",
-            f"The first line names the columns: {', '.join(Message.__struct_fields__)}.", line=1,
-        )  # fmt: skip
-    while True:
-        line = read.line_num + 1
-        try:
-            row = next(read)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, RowRefused(line, "row", f"cannot be read: {error}")
-            continue
-        if row and len(row) != len(header):
-            yield line, RowRefused(line, "row", f"has {len(row)} fields, the header {len(header)}")
-        elif row:
-            yield line, dict(zip(header, row, strict=True))
+            name, "unknown column", f"Leave it out; a movement has {', '.join(known)}.", line=1, field=unknown
+        )
+    places = {field: place for field in known if (place := header.place(field)) is not None}
+    records = Records(rest, header=header, name=name)
+    for block in chain((after_header(first, header),), rest):
+        for line, row in records.of(block):
+            yield line, row if isinstance(row, RowRefused) else {field: row[at] for field, at in places.items()}

@@ -1,8 +1,9 @@
 """Bytes of a file or an upload as text lines, unpacked where they are gzipped, hashed as they come."""
 
+import asyncio
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 from connectors.feeds import FileRefused
@@ -72,6 +73,25 @@ class Source:
             yield rest
 
 
+def upload_blocks(chunks: AsyncIterator[bytes], *, loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+    """An upload as blocks for a reader in another thread, which is as fast as the reader and no faster.
+
+    What the upload raises is raised here. To be read outside the loop's own thread, which it would block.
+    """
+
+    async def following() -> bytes:
+        parts, size = [], 0
+        async for chunk in chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            if size >= BLOCK_BYTES:
+                break
+        return b"".join(parts)
+
+    while block := asyncio.run_coroutine_threadsafe(following(), loop).result():
+        yield block
+
+
 def _file_blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
@@ -85,13 +105,16 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _gunzip(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Unpacks gzip, several members too, a bounded piece at a time."""
+    """Unpacks gzip, several members too, a bounded piece at a time; zeros after the last one are padding."""
     unpack = zlib.decompressobj(31)
     try:
         for block in blocks:
             data = block
             while data:
                 if unpack.eof:
+                    data = data.lstrip(b"\x00")
+                    if not data:
+                        break
                     unpack = zlib.decompressobj(31)
                 yield unpack.decompress(data, BLOCK_BYTES)
                 data = unpack.unused_data if unpack.eof else unpack.unconsumed_tail

@@ -2,20 +2,30 @@
 
 import csv
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
+from operator import attrgetter
+from types import NoneType
 from typing import Any
 
 import msgspec
 
 from connectors.feeds import FileRefused, RowRefused
 from connectors.feeds.stream import Source
+from connectors.feeds.text import Header, Records, after_header, begin, is_json, open_quote, read_header
 
 COLUMNS = ("sku", "location", "quantity", "status", "bin", "lot", "uom")
 NEEDED = ("sku", "location", "quantity")
+QUANTITY = COLUMNS.index("quantity")
 FIELD_CHARS_MAX = 200
-ROWS_PER_BATCH = 20_000
-DELIMITERS = ",;\t|"
+NULL = "\\N"
 _ESCAPE = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_PLAIN = {
+    column: re.compile(rf"(?:[^\x00-\x1f\\]{{{1 if column in NEEDED else 0},{FIELD_CHARS_MAX}}}+\n)++")
+    for column in COLUMNS
+}
+_SPECIAL = re.compile(r"[\\\t\n\r\x00]")
 
 
 class Batch:
@@ -33,13 +43,13 @@ class Batch:
 class Reader:
     """Reads a source as batches, once, in constant memory. Raises FileRefused when the whole cannot be taken.
 
-    The format is seen from the first byte: `{` begins JSON Lines, anything else a CSV header. Quantities keep their
-    text: whether they are whole numbers is judged where the rows are resolved. `12,0` in a file whose delimiter is not
-    a comma means 12.0.
+    The format is seen from the first character: `{` begins JSON Lines, anything else a CSV header. Quantities keep
+    their text, whether they are whole numbers is judged where the rows are resolved; but 12.0 is 12, and so is 12,0
+    where commas do not separate fields. `rows_expected` is what the sender says that the file holds.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, *, rows_expected: int | None = None) -> None:
+        self._source, self._rows_expected = source, rows_expected
         self.rows = 0
 
     @property
@@ -48,161 +58,249 @@ class Reader:
         return self._source.sha256
 
     def __iter__(self) -> Iterator[Batch]:
-        blocks = _decoded(self._source)
-        first = next(blocks, "")
-        if not first.strip():
-            raise FileRefused(self._source.name, "the file is empty", "Send a header and rows, or JSON Lines.")
-        chained = _chain(first, blocks)
-        rows = self._json(chained) if first.lstrip().startswith("{") else self._csv(first, chained)
-        yield from rows
+        first, rest = begin(self._source)
+        yield from self._json(chain((first,), rest)) if is_json(first) else self._csv(first, rest)
+        if self._rows_expected not in (None, self.rows):
+            raise FileRefused(
+                self._source.name, f"holds {self.rows} rows where {self._rows_expected} were announced",
+                "It was cut off, or the announcement is of another file; send both again.",
+            )  # fmt: skip
 
-    def _batch(self, lines: list[str], refused: list[RowRefused]) -> Batch:
-        self.rows += len(lines) + len(refused)
-        source = self._source
-        return Batch("".join(lines).encode(), len(lines), refused, source.bytes_read, source.bytes_total)
+    def _batch(self, copy: str, rows: int, refused: list[RowRefused]) -> Batch:
+        self.rows += rows + len(refused)
+        return Batch(copy.encode(), rows, refused, self._source.bytes_read, self._source.bytes_total)
 
-    def _csv(self, first: str, blocks: Iterator[str]) -> Iterator[Batch]:
+    def _csv(self, first: str, rest: Iterator[str]) -> Iterator[Batch]:
         name = self._source.name
-        header_line = first.split("\n", 1)[0]
-        delimiter = max(DELIMITERS, key=header_line.count)
-        read = csv.reader(_lines(blocks), delimiter=delimiter, strict=True)
-        try:
-            header = [h.strip().lower() for h in next(read)]
-        except csv.Error as error:
-            raise FileRefused(name, f"the header cannot be read ({error})", "Send column names.", line=1) from None
-        places = _places(header, name)
-        width = len(header)
-        decimal_comma = delimiter != ","
-        # the plain case: exactly the needed columns first, in any order, nothing to escape
-        s, l, q = (places[c] for c in NEEDED)  # noqa: E741
-        others = [places.get(c) for c in COLUMNS[3:]]
-        tail = None if any(p is not None for p in others) else "\t\\N\t\\N\t\\N\t\\N\n"
-        lines: list[str] = []
-        refused: list[RowRefused] = []
-        while True:
-            begin = read.line_num + 1
-            try:
-                row = next(read)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                refused.append(RowRefused(begin, "row", f"cannot be read: {error}"))
+        header = read_header(first, name=name, needed=NEEDED, known=COLUMNS)
+        plain = _Plain(header)
+        records = Records(rest, header=header, name=name)
+        places = [header.place(column) for column in COLUMNS]
+        for block in chain((after_header(first, header),), rest):
+            lines = block.count("\n") + (not block.endswith("\n") and block != "")
+            if (copy := plain.copy(block, records.line + 1)) is not None:
+                records.line += lines
+                yield self._batch(copy, lines, [])
                 continue
-            if len(row) != width:
-                if row:
-                    refused.append(RowRefused(begin, "row", f"has {len(row)} fields, the header {width}"))
-                continue
-            sku, location, quantity = row[s], row[l], row[q]
-            text = (
-                f"{begin}\t{sku}\t{location}\t{quantity}{tail}"
-                if tail is not None
-                and sku.isalnum()
-                and location.isalnum()
-                and quantity.isdigit()
-                and len(sku) < 99 > len(location)
-                else self._line(begin, {c: row[p] for c, p in places.items()}, refused, decimal_comma)
-            )
-            if text is not None:
-                lines.append(text)
-            if len(lines) >= ROWS_PER_BATCH:
-                yield self._batch(lines, refused)
-                lines, refused = [], []
-        yield self._batch(lines, refused)
+            out = _Rows(name, header.delimiter)
+            if (rows := _one_per_line(block, header, lines)) is not None:
+                columns = (
+                    [None if place is None else [row[place] for row in rows] for place in places] if all(rows) else []
+                )
+                if columns and (copy := _by_column(columns, records.line + 1, header.delimiter)) is not None:
+                    records.line += lines
+                    yield self._batch(copy, lines, [])
+                    continue
+                numbered: Iterator[tuple[int, list[str] | RowRefused]] = enumerate(rows, records.line + 1)
+                records.line += lines
+            else:
+                numbered = records.of(block)
+            for line, row in numbered:
+                if isinstance(row, RowRefused):
+                    out.refused.append(row)
+                elif row:
+                    out.add(line, ["" if place is None else row[place].strip() for place in places])
+            yield self._batch(*out.done())
 
     def _json(self, blocks: Iterator[str]) -> Iterator[Batch]:
-        lines: list[str] = []
-        refused: list[RowRefused] = []
-        decode = msgspec.json.Decoder().decode
-        for number, raw in enumerate(_lines(blocks), 1):
-            if not raw.strip():
+        line = 1
+        for block in blocks:
+            out = _Rows(self._source.name, ",")
+            lines = block.removesuffix("\n").split("\n")
+            rows = _decode_lines(block, lines)
+            if (copy := _by_column(_json_columns(rows), line, ",")) is not None:
+                line += len(lines)
+                yield self._batch(copy, len(lines), [])
                 continue
-            try:
-                row: Any = decode(raw)
-            except msgspec.DecodeError as error:
-                refused.append(RowRefused(number, "row", f"is not JSON: {error}", raw.strip()))
-                continue
-            if not isinstance(row, dict):
-                refused.append(RowRefused(number, "row", "is not an object", raw.strip()))
-                continue
-            values: dict[str, str] = {}
-            fault = None
-            for column in COLUMNS:
-                value = row.get(column)
-                if value is None:
-                    continue
-                if isinstance(value, bool) or not isinstance(value, str | int | float):
-                    fault = RowRefused(number, column, "must be text or a number", str(value))
-                    break
-                values[column] = str(value)
-            if fault is None:
-                text = self._line(number, values, refused, False)
-                if text is not None:
-                    lines.append(text)
-            else:
-                refused.append(fault)
-            if len(lines) >= ROWS_PER_BATCH:
-                yield self._batch(lines, refused)
-                lines, refused = [], []
-        yield self._batch(lines, refused)
+            for number, row in enumerate(rows, line):
+                if isinstance(row, _Row):
+                    out.add(number, [_text(value) for value in msgspec.structs.astuple(row)])
+                elif row is not None:
+                    row.line = number
+                    out.refused.append(row)
+            line += len(lines)
+            yield self._batch(*out.done())
 
-    def _line(self, number: int, values: dict[str, str], refused: list[RowRefused], decimal_comma: bool) -> str | None:
-        """A row as COPY text, or None when it is refused."""
-        fields = [str(number)]
-        for column in COLUMNS:
-            value = values.get(column, "").strip()
+
+class _Plain:
+    """The fast way for blocks in which every line is plain: no quotes, nothing to trim, escape or refuse.
+
+    One pattern looks at the whole block, so that no Python runs per row to check it.
+    """
+
+    def __init__(self, header: Header) -> None:
+        d = header.delimiter
+        self._delimiter, self._width = d, len(header.columns)
+        self._places = [header.place(column) for column in COLUMNS]
+        text = rf'[^\x00-\x1f\x7f"\\{re.escape(d)}]'
+        point = {",": r"\.", ";": ","}.get(d, "")
+        # any text passes where the column is none of ours; possessive, for no other way to match exists
+        patterns = dict.fromkeys(range(self._width), rf"{text}*+")
+        for column, place in zip(COLUMNS, self._places, strict=True):
+            if place is not None:
+                patterns[place] = rf"{text}{{{1 if column in NEEDED else 0},{FIELD_CHARS_MAX}}}+"
+        quantity = self._places[QUANTITY]
+        assert quantity is not None
+        patterns[quantity] = r"-?+[0-9]{1,18}+" + (rf"(?:{point}0{{1,9}}+)?+" if point else "")
+        line = re.escape(d).join(patterns[place] for place in range(self._width))
+        self._lines = re.compile(rf"(?:{line}\n)++")
+        self._beside = [" " + d, d + " ", "\n ", " \n"]
+
+    def copy(self, block: str, line: int) -> str | None:
+        """The block as COPY text, its first line numbered `line`; None when it is not plain."""
+        if not block.isascii():
+            return None
+        text = block.replace("\r\n", "\n") if "\r" in block else block
+        text = text if text.endswith("\n") else text + "\n"
+        if '"' in text or (" " in text and (text[0] == " " or any(pair in text for pair in self._beside))):
+            return None
+        if self._lines.fullmatch(text) is None:
+            return None
+        d, width = self._delimiter, self._width
+        fields = text[:-1].replace("\n", d).split(d)
+        columns: list[Any] = [repeat(NULL) if place is None else fields[place::width] for place in self._places]
+        for k, (column, place) in enumerate(zip(COLUMNS, self._places, strict=True)):
+            if column not in NEEDED and place is not None:
+                columns[k] = [value or NULL for value in columns[k]]
+        point = "," if d == ";" else "."
+        if point in text:
+            columns[QUANTITY] = [value.partition(point)[0] for value in columns[QUANTITY]]
+        numbers = map(str, range(line, line + len(fields) // width))
+        return "\n".join(map("\t".join, zip(numbers, *columns, strict=False))) + "\n"
+
+
+class _Rows:
+    """Rows as COPY text, checked one by one."""
+
+    def __init__(self, name: str, delimiter: str) -> None:
+        self._name, self._delimiter = name, delimiter
+        self._copy: list[str] = []
+        self.refused: list[RowRefused] = []
+
+    def add(self, line: int, values: list[str]) -> None:
+        """Takes or refuses a row of trimmed values in the order of COLUMNS; empty is absent."""
+        for k, value in enumerate(values):
             if not value:
-                if column in NEEDED:
-                    refused.append(RowRefused(number, column, "is missing"))
-                    return None
-                fields.append("\\N")
-                continue
-            if len(value) > FIELD_CHARS_MAX or "\x00" in value:
-                refused.append(
-                    RowRefused(number, column, f"longer than {FIELD_CHARS_MAX} characters, or with NUL", value)
-                )
-                return None
-            if column == "quantity":
-                value = _quantity(value, decimal_comma)
-            fields.append(value.translate(_ESCAPE))
-        return "\t".join(fields) + "\n"
+                if k <= QUANTITY:
+                    self.refused.append(RowRefused(line, COLUMNS[k], "is missing"))
+                    return
+                values[k] = NULL
+            elif len(value) > FIELD_CHARS_MAX:
+                self.refused.append(RowRefused(line, COLUMNS[k], f"is longer than {FIELD_CHARS_MAX} characters", value))
+                return
+            elif _SPECIAL.search(value):
+                if "\x00" in value:
+                    self.refused.append(RowRefused(line, COLUMNS[k], "holds a NUL character", value))
+                    return
+                if "\n" in value:
+                    raise open_quote(self._name, line, line + value.count("\n"))
+                values[k] = value.translate(_ESCAPE)
+        values[QUANTITY] = _whole(values[QUANTITY], self._delimiter)
+        self._copy.append(f"{line}\t" + "\t".join(values) + "\n")
+
+    def done(self) -> tuple[str, int, list[RowRefused]]:
+        """COPY text, how many rows it has, and the refused ones."""
+        return "".join(self._copy), len(self._copy), self.refused
 
 
-def _quantity(text: str, decimal_comma: bool) -> str:
-    """12.0 (or 12,0 where commas do not separate fields) is 12; anything else stays as it is."""
-    whole, point, part = text.partition("," if decimal_comma and "," in text else ".")
-    return whole if point and part and not part.strip("0") else text
+def _by_column(columns: Sequence[Sequence[str] | None], line: int, delimiter: str) -> str | None:
+    """Rows, given by column, as COPY text, when nothing in them is to be escaped or refused; else None."""
+    quantities = columns[QUANTITY] if columns else None
+    if quantities is None:
+        return None
+    made: list[Any] = [repeat(NULL)] * len(columns)
+    for k, column in enumerate(columns):
+        if column is None:
+            continue
+        values = [value.strip() for value in column]
+        if _PLAIN[COLUMNS[k]].fullmatch("\n".join(values) + "\n") is None:
+            return None
+        made[k] = values
+        if k == QUANTITY and not all(map(str.isdecimal, values)):
+            made[k] = [_whole(value, delimiter) for value in values]
+        elif k > QUANTITY:
+            made[k] = [value or NULL for value in values]
+    numbers = map(str, range(line, line + len(quantities)))
+    return "\n".join(map("\t".join, zip(numbers, *made, strict=False))) + "\n"
 
 
-def _places(header: list[str], name: str) -> dict[str, int]:
+def _one_per_line(block: str, header: Header, lines: int) -> list[list[str]] | None:
+    """The records of a block when each takes one line and has the header's fields; else None."""
+    read = csv.reader(io.StringIO(block, newline="\n"), delimiter=header.delimiter, strict=True, skipinitialspace=True)
+    try:
+        rows = list(read)
+    except csv.Error:
+        return None
+    width = len(header.columns)
+    return rows if len(rows) == lines and set(map(len, rows)) <= {width, 0} else None
+
+
+def _whole(text: str, delimiter: str) -> str:
+    """12.0 is 12, and 12,0 where commas separate no fields; what may be a thousand stays as it is, to be refused."""
+    for point in ",.":
+        whole, found, zeros = text.partition(point)
+        if not found or not zeros or zeros.strip("0") or not whole.removeprefix("-").isdecimal():
+            continue
+        # with semicolons the comma is the decimal sign: there 1.000 may be a thousand; elsewhere 1,000 may
+        is_decimal = (point == ",") == (delimiter == ";")
+        return whole if is_decimal or len(zeros) != 3 else text
+    return text
+
+
+class _Row(msgspec.Struct):
+    """A row of JSON Lines."""
+
+    sku: str | int | None = None
+    location: str | int | None = None
+    quantity: str | int | float | None = None
+    status: str | int | None = None
+    bin: str | int | None = None
+    lot: str | int | None = None
+    uom: str | int | None = None
+
+
+def _json_columns(rows: Sequence[Any]) -> list[list[str] | None]:
+    """The columns of rows that were all understood; none where one was not."""
+    if set(map(type, rows)) != {_Row}:
+        return []
+    columns: list[list[str] | None] = []
     for column in COLUMNS:
-        if header.count(column) > 1:
-            raise FileRefused(name, "the column stands twice in the header", "Send it once.", line=1, field=column)
-    missing = [column for column in NEEDED if column not in header]
-    if missing:
-        raise FileRefused(
-            name, f"the header has no column {', '.join(missing)} (it has {', '.join(h for h in header if h)[:200]})",
-            f"The first line names the columns: {', '.join(COLUMNS)}.", line=1,
-        )  # fmt: skip
-    return {column: header.index(column) for column in COLUMNS if column in header}
+        values = list(map(attrgetter(column), rows))
+        kinds = set(map(type, values))
+        if kinds == {NoneType}:
+            columns.append(None)
+        else:
+            columns.append(values if kinds == {str} else [_text(value) for value in values])
+    return columns
 
 
-def _decoded(source: Source) -> Iterator[str]:
-    line = 1
-    for block in source.whole_lines():
-        try:
-            text = block.decode("utf-8")
-        except UnicodeDecodeError as error:
-            at = line + block[: error.start].count(b"\n")
-            raise FileRefused(source.name, "is not UTF-8", "Save it as UTF-8 and send it again.", line=at) from None
-        line += block.count(b"\n")
-        yield text
+_ROWS = msgspec.json.Decoder(_Row)
 
 
-def _lines(blocks: Iterator[str]) -> Iterator[str]:
-    for block in blocks:
-        yield from io.StringIO(block, newline="\n")
+def _text(value: str | int | float | None) -> str:
+    return "" if value is None else str(value).strip()
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _decode_lines(block: str, lines: list[str]) -> list[Any]:
+    """Per line a _Row, None for a blank one, or a RowRefused whose line is not known here."""
+    try:
+        rows = _ROWS.decode_lines(block)
+        if len(rows) == len(lines):
+            return rows
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    return [_decode_line(line) for line in lines]
+
+
+def _decode_line(line: str) -> _Row | RowRefused | None:
+    if not line.strip():
+        return None
+    try:
+        return _ROWS.decode(line)
+    except msgspec.ValidationError as error:
+        _, found, field = str(error).partition(" - at `$.")
+        field = field.rstrip("`") if found else "row"
+        reason = "must be text or a number" if field == "quantity" else "must be text or a whole number"
+        return RowRefused(0, field, reason if found else "is not an object", line.strip())
+    except (msgspec.DecodeError, RecursionError) as error:
+        return RowRefused(0, "row", f"is not JSON: {error}", line.strip())
