@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from brokering.matrix import INF, ITEMS_EXACT_MAX, Matrix, compile_problem, eligible, order_costs
+from brokering.matrix import INF, Matrix, compile_problem, eligible, order_costs
 from brokering.problem import Plan, Problem
 from brokering.protect import room_beside
 from brokering.rounds import State
-from brokering.subsets import best, greedy
+from brokering.subsets import ITEMS_EXACT_MAX, best, greedy
 
 
 def nearest(problem: Problem) -> Plan:
@@ -31,11 +31,11 @@ def one_at_a_time(problem: Problem) -> Plan:
         package = np.where(state.capacity[:, 0] > 0, package, INF)
         cost = _within_capacity(m, state, int(order), cost)
         limit = int(min(m.packages_max[order], items))
-        mode = int(m.mode[order])
+        complete = bool(m.complete[order])
         if items <= ITEMS_EXACT_MAX:
-            position = best(package, cost, leave, mode=mode, packages=limit)[1][0]
+            position = best(package, cost, leave, complete=complete, packages=limit)[1][0]
         else:
-            position = greedy(package[0], cost[0], leave[0], mode=mode, packages=limit)[1]
+            position = greedy(package[0], cost[0], leave[0], complete=complete, packages=limit)[1]
         ids = np.arange(m.order_first[order], m.order_first[order + 1])
         if _fits(m, state, ids, position):
             state.assign(one, ids, position)
@@ -72,7 +72,7 @@ def _nearest_one(m: Matrix, state: State, order: int) -> None:
     ids = np.arange(m.order_first[order], m.order_first[order + 1])
     if not len(ids):
         return
-    can = np.ones((len(ids), len(m.location_ids)), bool)
+    can = np.ones((len(ids), m.places), bool)
     for i, item in enumerate(ids):
         lines = np.arange(m.item_first[item], m.item_first[item + 1])
         ok = eligible(m, lines, np.full(len(lines), order))
@@ -92,7 +92,7 @@ def _nearest_one(m: Matrix, state: State, order: int) -> None:
         position[take] = k
         left &= ~take
         packages += 1
-    if m.mode[order] == 2 and left.any():
+    if m.complete[order] and left.any():
         return
     if _fits(m, state, ids, position):
         state.assign(np.array([order]), ids, position)

@@ -7,17 +7,21 @@ import numpy as np
 
 from brokering.evaluate import cost_by_term, order_cents
 from brokering.explain import decisions, unfilled
-from brokering.flow import replan_single_units
+from brokering.flow import replan_single_units, single_units
+from brokering.improve import improve
 from brokering.matrix import Ints, Matrix, compile_problem
-from brokering.prices import Prices, ascend, bound, candidates, contested
+from brokering.overtaking import give_way
+from brokering.prices import CANDIDATES, Group, Prices, ascend, bound, candidates, contested
 from brokering.problem import Assignment, Plan, Problem
-from brokering.protect import room_beside
+from brokering.protect import kept_at_least, room_beside
 from brokering.rounds import State, fill
 
-STEPS_MAX = 60
-IMPROVEMENTS_MAX = 30
-SHARE_REPLANNED = 0.15
+STEPS_MAX = 90
+PIECES_MAX = 60
+PRICES_SHARE = 0.4
+PIECES_SHARE = 0.9
 Progress = Callable[[str, int, int], None]
+PHASES = ("read", "prices", "bound", "rounds", "improved", "explained")
 
 
 def broker(
@@ -26,101 +30,104 @@ def broker(
     seconds: float = 60,
     seed: int = 0,
     steps_max: int = STEPS_MAX,
-    improvements_max: int = IMPROVEMENTS_MAX,
+    pieces_max: int = PIECES_MAX,
     explain: bool = True,
     progress: Progress | None = None,
 ) -> Plan:
     """A legal plan for all lines, better with more time, with a bound that no plan can beat.
 
-    Deterministic by `seed` when `seconds` is not what ends it (limit `steps_max` and `improvements_max` instead).
+    Deterministic by `seed` (which orders are asked first where all else is equal) when `seconds` is not what ends it:
+    limit `steps_max` and `pieces_max` instead. `progress` is told (phase, done, total), from the calling thread.
     Raises ValueError for a problem that contradicts itself.
     """
     began = time.monotonic()
     phases: dict[str, float] = {}
 
-    def over(share: float) -> Callable[[], bool]:
-        return lambda: time.monotonic() - began > seconds * share
+    def remaining(share: float = 1.0) -> float:
+        return seconds * share - (time.monotonic() - began)
 
-    def done(phase: str, at: int, of: int) -> None:
+    def done(phase: str) -> None:
         phases[phase] = round(time.monotonic() - began, 3)
         if progress:
-            progress(phase, at, of)
+            progress(phase, PHASES.index(phase) + 1, len(PHASES))
 
     m = compile_problem(problem)
-    everyone = np.arange(m.orders)
-    room = room_beside(m)
-    done("read", 1, 5)
-    groups = candidates(m, everyone)
-    price = contested(m, groups)
-    price = ascend(m, groups, price, steps=steps_max, stop=over(0.4))
-    done("prices", 2, 5)
-    lower = bound(m, everyone, price)
-    done("bound", 3, 5)
-    del groups
+    everyone = np.random.default_rng(seed).permutation(m.orders)
+    done("read")
+    price, groups = _prices(m, everyone, steps=steps_max, stop=lambda: remaining(PRICES_SHARE) <= 0)
+    room = room_beside(m, price.stock[price.row_of].reshape(m.stock.shape))
+    done("prices")
+    lower = bound(m, everyone, price, kept_at_least(m, price.stock[price.row_of].reshape(m.stock.shape)))
+    done("bound")
     state = State(m, room)
-    classes = [everyone[m.priority == p] for p in sorted(set(m.priority.tolist()), reverse=True)]
-    never = lambda: False  # noqa: E731 - a first plan is always made
-    for orders in classes:
-        fill(m, state, orders, price, stop=never)
-        _with_flow(m, state, orders)
-        _improve(m, state, orders, price, seed=seed, most=improvements_max, stop=over(0.95 / len(classes) + 0.4))
-    done("rounds", 4, 5)
+    classes = sorted(set(m.priority.tolist()), reverse=True)
+    mine = m.priority[everyone]
+    for p in classes:
+        fill(m, state, everyone[mine == p], price, [_of_class(m, g, p) for g in groups])
+    singles = _single_groups(m, everyone, groups)
+    _flow(m, state, singles)
+    done("rounds")
+    if remaining(PIECES_SHARE) > 0 and pieces_max > 0:
+        improve(
+            m, state, everyone, groups, price, most=pieces_max, remaining=lambda: remaining(PIECES_SHARE),
+            between=lambda: _flow(m, state, singles),
+            tell=lambda n: progress("pieces", n, pieces_max) if progress else None,
+        )  # fmt: skip
+    give_way(m, state, price)
+    done("improved")
     plan = as_plan(m, state, room, bound=lower, phases=phases, explain=explain)
-    done("explained", 5, 5)
+    done("explained")
     return plan
 
 
-def _with_flow(m: Matrix, state: State, orders: Ints) -> None:
+def _prices(m: Matrix, orders: Ints, *, steps: int, stop: Callable[[], bool]) -> tuple[Prices, list[Group]]:
+    """Prices over the cheapest candidates, then over candidates chosen again at those prices."""
+    price, groups = contested(m, candidates(m, orders))
+    price = ascend(m, groups, price, steps=steps, stop=stop)
+    if m.places > CANDIDATES and not stop():
+        price, groups = contested(m, candidates(m, orders, price), price)
+        price = ascend(m, groups, price, steps=steps // 3, stop=stop)
+    return price, groups
+
+
+def _of_class(m: Matrix, g: Group, priority: int) -> Group:
+    return g.some(np.flatnonzero(m.priority[g.orders] == priority))
+
+
+def _single_groups(m: Matrix, orders: Ints, groups: list[Group]) -> list[Group]:
+    one = np.zeros(m.orders, bool)
+    one[single_units(m, orders)] = True
+    found = [g.some(np.flatnonzero(one[g.orders])) for g in groups if g.items == 1]
+    return [g for g in found if len(g.orders)]
+
+
+def _flow(m: Matrix, state: State, singles: list[Group]) -> None:
     """Takes the exact replan of single units where it costs less."""
+    if not singles:
+        return
+    orders = np.concatenate([g.orders for g in singles])
     before = order_cents(m, state, orders).sum()
     other = state.copy()
-    replan_single_units(m, other, orders)
+    replan_single_units(m, other, singles)
     if order_cents(m, other, orders).sum() < before:
-        state.at, state.room, state.capacity = other.at, other.room, other.capacity
-
-
-def _improve(
-    m: Matrix, state: State, orders: Ints, price: Prices, *, seed: int, most: int, stop: Callable[[], bool]
-) -> None:
-    """Replans shares of a class anew, those that lose most and their neighbors first; keeps what costs less."""
-    if len(orders) < 2:
-        return
-    random = np.random.default_rng(seed)
-    cents = order_cents(m, state, orders)
-    for turn in range(most):
-        if stop():
-            return
-        size = max(2, int(len(orders) * SHARE_REPLANNED * (0.5 + random.random())))
-        weight = cents / max(1.0, cents.sum()) + 1 / len(orders)
-        some = (
-            orders[np.argsort(random.random(len(orders)) ** (1 / weight))[::-1][:size]]
-            if turn % 2
-            else random.choice(orders, size=min(size, len(orders)), replace=False)
-        )
-        other = state.copy()
-        other.release(some)
-        fill(m, other, np.sort(some), price, stop=stop, most=24)
-        replan_single_units(m, other, orders)
-        now = order_cents(m, other, orders)
-        if now.sum() < cents.sum():
-            state.at, state.room, state.capacity = other.at, other.room, other.capacity
-            cents = now
+        state.take_over(other)
 
 
 def as_plan(m: Matrix, state: State, room: Ints, *, bound: float, phases: dict[str, float], explain: bool) -> Plan:
     """A state as a plan, its cost added up anew."""
-    assigned = np.flatnonzero(state.at[m.line_item] >= 0)
+    lines = np.flatnonzero(state.at[m.line_item] >= 0)
     terms, packages = cost_by_term(m, state, np.arange(m.orders))
-    by_term = {name: round(float(v.sum())) for name, v in terms.items() if v.any()}
+    by_term = {name: round(float(v.sum(dtype=np.float64))) for name, v in terms.items() if v.any()}
     cost = sum(by_term.values())
-    lines = m.problem.lines
+    names = m.problem.lines
     return Plan(
         assignments=[
-            Assignment(
-                lines[int(m.line_index[n])].line_id, int(m.location_ids[state.at[m.line_item[n]]]), int(m.line_quantity[n])
+            Assignment(names[n].line_id, place, units)
+            for n, place, units in zip(
+                m.line_index[lines].tolist(), m.location_ids[state.at[m.line_item[lines]]].tolist(),
+                m.line_quantity[lines].tolist(), strict=True,
             )
-            for n in assigned
         ],
-        unfilled=unfilled(m, state, room), cost=cost, bound=min(cost, int(np.floor(bound))),
+        unfilled=unfilled(m, state, room), cost=cost, bound=int(np.floor(bound)),
         decisions=decisions(m, state, room) if explain else [], phases=phases, cost_by_term=by_term, packages=packages,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 
 from brokering.matrix import Floats, Ints, Matrix, line_terms, package_terms
-from brokering.rounds import State
+from brokering.rounds import State, spans
 
 
 def order_cents(m: Matrix, state: State, orders: Ints) -> Floats:
@@ -14,7 +14,7 @@ def order_cents(m: Matrix, state: State, orders: Ints) -> Floats:
 
 def cost_by_term(m: Matrix, state: State, orders: Ints) -> tuple[dict[str, Floats], int]:
     """Term → cents of each order of these, and the number of packages."""
-    places = len(m.location_ids)
+    places = m.places
     number = np.full(m.orders, -1, np.int64)
     number[orders] = np.arange(len(orders))
     lines, at = state.lines(orders)
@@ -22,10 +22,11 @@ def cost_by_term(m: Matrix, state: State, orders: Ints) -> tuple[dict[str, Float
     pairs = np.unique(of * places + at)
     terms: dict[str, Floats] = {}
     for name, cents in package_terms(m, pairs // places, (pairs % places)[:, None]).items():
-        terms[name] = np.bincount(number[pairs // places], cents[:, 0], len(orders))
+        terms[name] = np.bincount(number[pairs // places], cents[:, 0].astype(np.float64), len(orders))
     for name, cents in line_terms(m, lines, of, at[:, None]).items():
-        terms[name] = np.bincount(number[of], cents[:, 0], len(orders))
-    left = np.flatnonzero(state.at[m.line_item] < 0)
-    left = left[number[m.item_order[m.line_item[left]]] >= 0]
+        terms[name] = np.bincount(number[of], cents[:, 0].astype(np.float64), len(orders))
+    items = spans(m.order_first[orders], m.order_first[orders + 1])
+    left = spans(m.item_first[items], m.item_first[items + 1])
+    left = left[state.at[m.line_item[left]] < 0]
     terms["left"] = np.bincount(number[m.item_order[m.line_item[left]]], m.leave[left], len(orders))
     return terms, len(pairs)

@@ -3,116 +3,135 @@
 import numpy as np
 
 from brokering.evaluate import cost_by_term
-from brokering.matrix import INF, Ints, Matrix, eligible, line_terms, package_terms
+from brokering.matrix import INF, Bools, Floats, Ints, Matrix, eligible, line_terms, lines_of_items, package_terms
 from brokering.problem import Candidate, Decision, Unfilled
-from brokering.rounds import State
+from brokering.rounds import State, spans
 
 CANDIDATES_KEPT = 5
-ORDERS_AT_ONCE = 200
+CELLS_AT_ONCE = 1_000_000
+ITEMS_AT_ONCE = 2000
+REASONS = ("no_location", "no_stock", "dear", "split", "protected", "taken", "capacity", "split")
+FELL_OUT = ("dearer", "its stock went to other orders", "its capacity went to other orders")
 
 
 def decisions(m: Matrix, state: State, room: Ints) -> list[Decision]:
     """One decision per order, in the order of the problem. `room` is what the run could take at its start."""
     kept: list[Decision] = []
-    for start in range(0, m.orders, ORDERS_AT_ONCE):
-        orders = np.arange(start, min(m.orders, start + ORDERS_AT_ONCE))
-        kept += _some(m, state, room, orders)
+    # as many orders at once as their lines × locations fit
+    lines_before = m.item_first[m.order_first]
+    start = 0
+    while start < m.orders:
+        most = lines_before[start] + max(1, CELLS_AT_ONCE // max(1, m.places))
+        end = max(start + 1, int(np.searchsorted(lines_before, most, side="right")) - 1)
+        kept += _some(m, state, room, np.arange(start, min(m.orders, end)))
+        start = end
     return kept
 
 
 def _some(m: Matrix, state: State, room: Ints, orders: Ints) -> list[Decision]:
-    places = len(m.location_ids)
     terms, _ = cost_by_term(m, state, orders)
-    package = package_terms(m, orders)
-    mask = np.zeros(m.orders, bool)
-    mask[orders] = True
-    lines = np.flatnonzero(mask[m.item_order[m.line_item]])
+    items = spans(m.order_first[orders], m.order_first[orders + 1])
+    lines = spans(m.item_first[items], m.item_first[items + 1])
     of = m.item_order[m.line_item[lines]] - orders[0]
-    costs = line_terms(m, lines, orders[of])
+    need = m.line_quantity[lines][:, None]
+    in_pool = m.pool_has[m.line_pool[lines]] & (m.line_pool[lines] >= 0)[:, None]
     allowed = eligible(m, lines, orders[of])
-    has = room[m.line_sku[lines]] >= m.line_quantity[lines][:, None]
-    can = allowed & has
-    count = np.zeros((len(orders), places), np.int64)
-    np.add.at(count, of, can)
-    someone = np.zeros((len(orders), places), np.int64)
-    np.add.at(someone, of, allowed)
-    by_term = {name: np.zeros((len(orders), places)) for name in costs}
-    for name, cents in costs.items():
-        np.add.at(by_term[name], of, np.where(can, cents, 0))
-    unserved = np.zeros((len(orders), places))
-    np.add.at(unserved, of, np.where(can, 0, m.leave[lines][:, None]))
-    total = sum(package.values(), np.zeros(())) + sum(by_term.values(), np.zeros(())) + unserved
-    total = np.where(count > 0, total, INF)
-    full = m.capacity[:, 0] <= 0
-    top = np.argsort(total, 1, kind="stable")[:, :CANDIDATES_KEPT]
-    chosen: dict[int, set[int]] = {}
-    for line, b in zip(lines, of, strict=True):
-        at = int(state.at[m.line_item[line]])
-        if at >= 0:
-            chosen.setdefault(int(b), set()).add(at)
-    out: list[Decision] = []
-    for b, order in enumerate(orders):
-        mine = chosen.get(b, set())
-        shown = list(dict.fromkeys([*sorted(mine), *(int(k) for k in top[b] if count[b, k] > 0)]))
-        candidates = []
-        for k in shown[: CANDIDATES_KEPT + len(mine)]:
-            cents = {name: int(v[b, k]) for name, v in package.items() if v[b, k]}
-            cents |= {name: int(v[b, k]) for name, v in by_term.items() if v[b, k]}
-            if unserved[b, k]:
-                cents["not_here"] = int(unserved[b, k])
-            fell = None if k in mine else _why(m, state, room, int(order), lines[of == b], k)
-            candidates.append(Candidate(int(m.location_ids[k]), int(count[b, k]), cents, fell))
-        none = count[b] == 0
-        fell_out = {
-            "not eligible": int((someone[b] == 0).sum()), "no stock": int((none & (someone[b] > 0)).sum()),
-            "no capacity": int((~none & full).sum()),
-        }  # fmt: skip
-        out.append(
-            Decision(
-                m.problem.orders[order].order_id, {name: int(v[b]) for name, v in terms.items() if v[b]}, candidates,
-                {k: v for k, v in fell_out.items() if v},
-            )
-        )  # fmt: skip
-    return out
+    had = allowed & (room[m.line_sku[lines]] >= need)
+    gone = had & (state.room[m.line_sku[lines]] < need)
+    by_line = line_terms(m, lines, orders[of])
+    package = package_terms(m, orders)
+    starts = np.searchsorted(of, np.arange(len(orders)))
+    empty = np.diff(np.append(starts, len(of))) == 0
+
+    def per_order(values: Floats) -> Floats:
+        if not len(of):
+            return np.zeros((len(orders), m.places))
+        added = np.add.reduceat(values, np.minimum(starts, len(of) - 1), axis=0)
+        added[empty] = 0
+        return added
+
+    count, any_gone = per_order(had.astype(np.int32)), per_order(gone.astype(np.int32))
+    some_pool, some_allowed = per_order(in_pool.astype(np.int32)), per_order(allowed.astype(np.int32))
+    cents = {**package, **{name: per_order(np.where(had, v, 0)) for name, v in by_line.items()}}
+    cents["not_here"] = per_order(np.where(had, 0, m.leave[lines][:, None]))
+    total = np.where(count > 0, sum(cents.values(), np.zeros(())), INF)
+    goes = np.zeros(total.shape, bool)
+    lines_gone, at = state.lines(orders)
+    goes[m.item_order[m.line_item[lines_gone]] - orders[0], at] = True
+    shown = _shown(total, goes)
+    full = (m.capacity[:, 0] >= 1) & (state.capacity[:, 0] < 1)
+    why = np.where(full[None], 2, np.where(any_gone > 0, 1, 0))
+    far = m.unsited[None] | m.unknown[orders][:, None]
+    rows = np.arange(len(orders))[:, None]
+    ids, counts, mine = m.location_ids[shown].tolist(), count[rows, shown].tolist(), goes[rows, shown].tolist()
+    whys, known = why[rows, shown].tolist(), (~far[rows, shown]).tolist()
+    worth = {name: np.rint(v[rows, shown]).astype(np.int64).tolist() for name, v in cents.items()}
+    spent = {name: np.rint(v).astype(np.int64).tolist() for name, v in terms.items()}
+    out = {
+        "not in pool": some_pool == 0, "rejected before or not its place": (some_pool > 0) & (some_allowed == 0),
+        "no stock": (some_allowed > 0) & (count == 0), "no capacity": (count > 0) & (m.capacity[:, 0] < 1)[None],
+    }  # fmt: skip
+    fell = {name: v.sum(1).tolist() for name, v in out.items()}
+    return [
+        Decision(
+            m.problem.orders[order].order_id,
+            {name: v[b] for name, v in spent.items() if v[b]},
+            [
+                Candidate(
+                    ids[b][k], counts[b][k], {name: v[b][k] for name, v in worth.items() if v[b][k]},
+                    None if mine[b][k] else FELL_OUT[whys[b][k]], known[b][k],
+                )
+                for k in range(shown.shape[1]) if counts[b][k]
+            ],
+            {name: v[b] for name, v in fell.items() if v[b]},
+        )
+        for b, order in enumerate(orders.tolist())
+    ]  # fmt: skip
 
 
-def _why(m: Matrix, state: State, room: Ints, order: int, lines: Ints, at: int) -> str:
-    """Why a location that could serve an order does not."""
-    if state.capacity[at, 0] <= 0:
-        return "capacity went to other orders" if m.capacity[at, 0] > 0 else "no capacity"
-    gone = [n for n in lines if room[m.line_sku[n], at] >= m.line_quantity[n] > state.room[m.line_sku[n], at]]
-    return "its stock went to other orders" if gone else "dearer"
+def _shown(total: Floats, goes: Bools) -> Ints:
+    """The locations to show of each order: those it goes from, then the cheapest."""
+    rank = np.where(goes, -float(INF) + total, total)
+    width = min(total.shape[1], CANDIDATES_KEPT + max(0, int(goes.sum(1).max(initial=0)) - 1))
+    if width < total.shape[1]:
+        near = np.argpartition(rank, width - 1, axis=1)[:, :width]
+    else:
+        near = np.tile(np.arange(width), (len(total), 1))
+    return np.take_along_axis(near, np.argsort(np.take_along_axis(rank, near, 1), axis=1, kind="stable"), 1)
 
 
 def unfilled(m: Matrix, state: State, room: Ints) -> list[Unfilled]:
-    """Why each line that stays does."""
+    """Why each line that stays does: the first thing that would have to be otherwise."""
     out: list[Unfilled] = []
-    left = np.flatnonzero(state.at[m.line_item] < 0)
-    orders = m.item_order[m.line_item[left]]
-    for start in range(0, len(left), 5000):
-        some, of = left[start : start + 5000], orders[start : start + 5000]
-        allowed = eligible(m, some, of)
-        need = m.line_quantity[some][:, None]
-        stock = m.stock[m.line_sku[some]] >= need
-        free = room[m.line_sku[some]] >= need
-        now = state.room[m.line_sku[some]] >= need
-        able = (state.capacity[:, 0] > 0)[None, :]
-        for i, line in enumerate(some):
-            mode = m.mode[of[i]]
-            if not allowed[i].any():
-                bar = (int(of[i]), int(m.line_sku[line])) in m.barred
-                reason = "barred" if bar else "no_location"
-            elif not (allowed[i] & stock[i]).any():
-                reason = "no_stock"
-            elif not (allowed[i] & free[i]).any():
-                reason = "protected"
-            elif not (allowed[i] & now[i]).any():
-                reason = "taken"
-            elif not (allowed[i] & now[i] & able[0]).any():
-                reason = "capacity"
-            elif mode != 0:
-                reason = "split"
-            else:
-                reason = "dear"
-            out.append(Unfilled(m.problem.lines[int(m.line_index[line])].line_id, reason))
+    items = np.flatnonzero(state.at < 0)
+    for start in range(0, len(items), ITEMS_AT_ONCE):
+        some = items[start : start + ITEMS_AT_ONCE]
+        of = m.item_order[some]
+        orders, b = np.unique(of, return_inverse=True)
+        goes = np.zeros((len(orders), m.places), bool)
+        lines, at = state.lines(orders)
+        goes[np.searchsorted(orders, m.item_order[m.line_item[lines]]), at] = True
+        package = np.where(goes, 0, sum(package_terms(m, orders).values(), np.zeros(())))
+        shape = (len(some), m.places)
+        cost, leave = np.zeros(shape), np.zeros(len(some))
+        allowed, stock, free, now = (np.ones(shape, bool) for _ in range(4))
+        for has, lines in lines_of_items(m, some):
+            need = m.line_quantity[lines][:, None]
+            cost[has] += sum(line_terms(m, lines, of[has]).values(), np.zeros(()))
+            leave[has] += m.leave[lines]
+            allowed[has] &= eligible(m, lines, of[has])
+            for left, which in ((m.stock, stock), (room, free), (state.room, now)):
+                which[has] &= left[m.line_sku[lines]] >= need
+        worth = cost + package[b] < leave[:, None]
+        one_more = goes[b] | (goes.sum(1) < m.packages_max[orders])[b][:, None]
+        able = (goes[b] | (state.capacity[:, 0] >= 1)) & (state.capacity[:, 1] >= m.item_units[some][:, None])
+        able &= state.capacity[:, 2] >= m.item_cents[some][:, None]
+        steps = (allowed, stock, worth, one_more, free, now, able)
+        open_places: Bools = np.asarray(np.logical_and.accumulate(np.stack(steps), axis=0)).any(axis=2)
+        for i, item in enumerate(some.tolist()):
+            shut = np.flatnonzero(~open_places[:, i])
+            first = int(shut[0]) if len(shut) else len(REASONS) - 1
+            for line in range(m.item_first[item], m.item_first[item + 1]):
+                reason = "barred" if first == 0 and line in m.barred else REASONS[first]
+                out.append(Unfilled(m.problem.lines[int(m.line_index[line])].line_id, reason))
     return out

@@ -1,241 +1,319 @@
 """Prices of stock and capacity: candidates per order, scaled subgradient steps, and the bound over all locations."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from brokering.matrix import INF, ITEMS_EXACT_MAX, Floats, Ints, Matrix, order_costs
-from brokering.subsets import best, floor, greedy
+from brokering.matrix import INF, UNLIMITED, Floats, Ints, Matrix, lines_of_items, order_costs
+from brokering.subsets import ITEMS_EXACT_MAX, best, floor, greedy
 
 CANDIDATES = 24
-CHUNK_CELLS = 3_000_000
-CONTESTED_NONE = 0
+CELLS_AT_ONCE = 2_000_000
+FIRST_STEP_CENTS = 200
+LAST_STEP_CENTS = 1
+FLOAT_SLACK = 2e-6
+"""Share of the summed plans that float32 arithmetic may be off; taken from the bound, so that it stays one."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Use:
+    """Lines of a group, at most one per item: line, its order's and item's place, units, cells and priced rows [n,K]."""
+
+    lines: Ints
+    b: Ints
+    i: Ints
+    take: Ints
+    cells: Ints
+    rows: Ints
+
+
+@dataclass(frozen=True)
 class Group:
-    """Orders of equal shape: candidates [B,K], package [B,K], cost [B,L,K], leave [B,L], priced rows [B,L,K]."""
+    """Orders of equal shape with K candidate locations each; padded ones have a package cost of INF."""
 
     items: int
-    mode: int
+    complete: bool
     packages: int
-    orders: Ints
-    at: Ints
-    package: Floats
-    cost: Floats
-    leave: Floats
-    rows: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    orders: Ints  # [B]
+    at: Ints  # [B,K]
+    package: Floats  # [B,K]
+    cost: Floats  # [B,L,K]
+    leave: Floats  # [B,L]
+    uses: tuple[Use, ...]
+
+    def some(self, rows: Ints) -> "Group":
+        """The same for some of its orders."""
+        number = np.full(len(self.orders), -1, np.int64)
+        number[rows] = np.arange(len(rows))
+        uses = []
+        for u in self.uses:
+            if len(u.b) == len(self.orders) * self.items:  # a line for every item, in order
+                w = (rows[:, None] * self.items + np.arange(self.items)).ravel()
+            else:
+                w = np.flatnonzero(number[u.b] >= 0)
+            uses.append(Use(u.lines[w], number[u.b[w]], u.i[w], u.take[w], u.cells[w], u.rows[w]))
+        return Group(
+            self.items, self.complete, self.packages, self.orders[rows], self.at[rows], self.package[rows],
+            self.cost[rows], self.leave[rows], tuple(uses),
+        )  # fmt: skip
+
+    def ids(self, m: Matrix) -> Ints:
+        """The items of its orders, [B,L]."""
+        return m.order_first[self.orders][:, None] + np.arange(self.items)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prices:
-    """What one more unit would save: `stock` by contested row (row 0 is none), `capacity` by location (orders)."""
+    """What one more unit would save, in cents: `stock` by contested row (row 0 is none), `work` [N,3] by location.
 
-    stock: Floats
-    capacity: Floats
-    row_of: Ints  # [K*N] row of a cell, 0 where it is not contested
-    room: Floats  # [rows] units
+    `work` prices an order, an item and a cent of what a location may take.
+    """
+
+    stock: Floats  # [rows]
+    work: Floats  # [N,3]
+    row_of: Ints  # [K*N] row of a cell, 0 where nobody contests it
+    room: Floats  # [rows] units, 0 for row 0
 
 
-def shapes(m: Matrix, orders: Ints, chunk: int | None = None) -> Iterator[tuple[int, int, int, Ints]]:
-    """Orders of equal number of items, mode and package limit, in chunks that fit in memory."""
+def shapes(m: Matrix, orders: Ints, cells: int = CELLS_AT_ONCE) -> Iterator[tuple[int, bool, int, Ints]]:
+    """Orders of equal number of items, completeness and package limit, in chunks that fit in memory."""
     items = m.items_per_order[orders]
     limit = np.minimum(m.packages_max[orders], np.maximum(items, 1))
-    for key in np.unique(np.stack([items, m.mode[orders], limit], 1), axis=0):
-        count, mode, packages = (int(v) for v in key)
+    keys = np.stack([items, m.complete[orders].astype(np.int64) * (items > 1), limit], 1)
+    for count, complete, packages in np.unique(keys, axis=0).tolist():
         if count == 0:
             continue
-        these = orders[(items == count) & (m.mode[orders] == mode) & (limit == packages)]
-        size = chunk or max(1, CHUNK_CELLS // ((count + 1) * len(m.location_ids)))
+        these = orders[(keys == (count, complete, packages)).all(1)]
+        size = max(1, cells // ((count + 1) * m.places))
         for start in range(0, len(these), size):
-            yield count, mode, packages, these[start : start + size]
+            yield count, bool(complete), packages, these[start : start + size]
 
 
 def candidates(
     m: Matrix, orders: Ints, price: Prices | None = None, *, most: int = CANDIDATES, room: Ints | None = None
 ) -> list[Group]:
-    """Per order the cheapest locations for the whole of it and for each item, at these prices."""
-    groups: dict[tuple[int, int, int], list[Group]] = {}
-    for items, mode, packages, some in shapes(m, orders):
+    """Per order the cheapest locations for the whole of it and for each of its items, at these prices."""
+    parts: dict[tuple[int, bool, int], list[Group]] = {}
+    stock_price = None if price is None else price.stock[price.row_of].reshape(m.stock.shape).astype(np.float32)
+    for items, complete, packages, some in shapes(m, orders):
         package, cost, leave = order_costs(m, some, items, room)
-        priced_package, priced = priced_costs(m, some, items, package, cost, price)
-        k = min(len(m.location_ids), most)
-        if k < len(m.location_ids):
-            whole = np.minimum(priced, leave[:, :, None]).sum(1) + priced_package
-            whole[(priced >= INF / 2).all(1)] = INF
-            scores = np.concatenate([whole[:, None], priced_package[:, None] + priced], 1)
-            share = max(4, most // (items + 1))
-            picked = np.argpartition(scores, min(share, k - 1), axis=2)[:, :, :share].reshape(len(some), -1)
-            at = _distinct(picked, k if items <= 3 else max(k, picked.shape[1] // 2))
+        flat = (m.order_first[some][:, None] + np.arange(items)).ravel()
+        turns = lines_of_items(m, flat)
+        package_scored, cost_scored = package, cost
+        if price is not None and stock_price is not None:
+            package_scored, cost_scored = _priced(m, flat, turns, package, cost, price, stock_price)
+        width = min(m.places, most if items <= ITEMS_EXACT_MAX else m.places)
+        pad = np.zeros((len(some), width), bool)
+        if width < m.places:
+            scores = np.concatenate([cost_scored + package_scored[:, None]], 1)
+            if items > 1:
+                whole = np.minimum(cost_scored, leave[:, :, None]).sum(1) + package_scored
+                whole[(cost >= INF / 2).all(1)] = INF
+                scores = np.concatenate([whole[:, None], scores], 1)
+            share = width if items == 1 else max(6, most // (items + 1))
+            picked = np.argpartition(scores, share - 1, axis=2)[:, :, :share]
+            at, pad = _distinct(picked.reshape(len(some), -1))
         else:
-            at = np.broadcast_to(np.arange(k), (len(some), k)).copy()
-        group = Group(
-            items, mode, packages, some, at, np.take_along_axis(package, at, 1),
-            np.take_along_axis(cost, at[:, None, :], 2), leave,
-        )  # fmt: skip
-        groups.setdefault((items, mode, packages), []).append(group)
-    return [_joined(parts) for parts in groups.values()]
+            at = np.broadcast_to(np.arange(m.places), (len(some), m.places))
+        package_at = np.where(pad, INF, np.take_along_axis(package, at, 1))
+        cost_at = np.take_along_axis(cost, at[:, None, :], 2)
+        uses = []
+        for has, lines in turns:
+            b = has // items
+            cells = (m.line_sku[lines][:, None] * m.places + at[b]).astype(np.int32)
+            rows = np.zeros(cells.shape, np.int32) if price is None else price.row_of[cells]
+            uses.append(Use(lines, b, has % items, m.line_quantity[lines], cells, rows))
+        parts.setdefault((items, complete, packages), []).append(
+            Group(items, complete, packages, some, at.astype(np.int32), package_at, cost_at, leave, tuple(uses))
+        )
+    return [_joined(p) for p in parts.values()]
 
 
-def _distinct(picked: Ints, width: int) -> Ints:
-    """Each row's distinct values, padded by repeating them, to a common width."""
+def _distinct(picked: Ints) -> tuple[Ints, np.ndarray]:
+    """Each row's distinct values, and where the width of the widest row is filled up."""
     order = np.sort(picked, 1)
     again = np.zeros(order.shape, bool)
     again[:, 1:] = order[:, 1:] == order[:, :-1]
-    first = np.argsort(again, 1, kind="stable")
-    wide = min(width, int((~again).sum(1).max()))
-    kept = np.take_along_axis(order, first, 1)
-    # a row with fewer distinct values repeats its first: a tie that changes nothing
-    counts = (~again).sum(1)[:, None]
-    places = np.arange(wide)[None, :]
-    return np.where(places < counts, kept[:, :wide], kept[:, :1])
+    wide = int((~again).sum(1).max())
+    first = np.argsort(again, 1, kind="stable")[:, :wide]
+    return np.take_along_axis(order, first, 1), np.take_along_axis(again, first, 1)
 
 
 def _joined(parts: list[Group]) -> Group:
-    first = parts[0]
+    """Chunks of one shape as one group, padded to the widest."""
     if len(parts) == 1:
-        return first
+        return parts[0]
     wide = max(p.at.shape[1] for p in parts)
 
-    def pad(a: Floats) -> Floats:
-        return np.concatenate([a, np.repeat(a[..., :1], wide - a.shape[-1], -1)], -1)
+    def pad(a: Floats, value: float | None = None) -> Floats:
+        more = np.repeat(a[..., :1], wide - a.shape[-1], -1)
+        return np.concatenate([a, more if value is None else np.full_like(more, value)], -1)
 
+    starts = np.cumsum([0, *(len(p.orders) for p in parts)])
+    uses = []
+    for nth in range(max(len(p.uses) for p in parts)):
+        has = [(s, p.uses[nth]) for s, p in zip(starts, parts, strict=False) if nth < len(p.uses)]
+        uses.append(
+            Use(
+                np.concatenate([u.lines for _, u in has]),
+                np.concatenate([u.b + s for s, u in has]),
+                np.concatenate([u.i for _, u in has]),
+                np.concatenate([u.take for _, u in has]),
+                np.concatenate([pad(u.cells) for _, u in has]),
+                np.concatenate([pad(u.rows) for _, u in has]),
+            )
+        )
+    first = parts[0]
     return Group(
-        first.items, first.mode, first.packages, np.concatenate([p.orders for p in parts]),
-        np.concatenate([pad(p.at) for p in parts]), np.concatenate([pad(p.package) for p in parts]),
-        np.concatenate([pad(p.cost) for p in parts]), np.concatenate([p.leave for p in parts]),
+        first.items, first.complete, first.packages, np.concatenate([p.orders for p in parts]),
+        np.concatenate([pad(p.at) for p in parts]), np.concatenate([pad(p.package, float(INF)) for p in parts]),
+        np.concatenate([pad(p.cost) for p in parts]), np.concatenate([p.leave for p in parts]), tuple(uses),
     )  # fmt: skip
 
 
-def priced_costs(
-    m: Matrix, orders: Ints, items: int, package: Floats, cost: Floats, price: Prices | None
+def _priced(
+    m: Matrix, flat: Ints, turns: list[tuple[Ints, Ints]], package: Floats, cost: Floats, price: Prices, stock: Floats
 ) -> tuple[Floats, Floats]:
-    """Costs over all locations with the prices of stock and capacity added."""
-    if price is None:
-        return package, cost
-    priced = cost.copy()
-    ids = m.order_first[orders][:, None] + np.arange(items)
-    flat = ids.ravel()
-    by_cell = price.stock[price.row_of].reshape(m.stock.shape)
-    counts = m.item_first[flat + 1] - m.item_first[flat]
-    for nth in range(int(counts.max(initial=0))):
-        has = np.flatnonzero(counts > nth)
-        lines = m.item_first[flat[has]] + nth
-        priced.reshape(len(flat), -1)[has] += by_cell[m.line_sku[lines]] * m.line_quantity[lines][:, None]
-    return package + price.capacity, priced
+    """Costs over all locations with the prices of stock and work added."""
+    work = price.work.astype(np.float32)
+    more = np.zeros((len(flat), m.places), np.float32)
+    for has, lines in turns:
+        more[has] += stock[m.line_sku[lines]] * m.line_quantity[lines].astype(np.float32)[:, None]
+    if work[:, 1:].any():
+        more += m.item_units[flat].astype(np.float32)[:, None] * work[:, 1]
+        more += m.item_cents[flat].astype(np.float32)[:, None] * work[:, 2]
+    return package + work[:, 0], cost + more.reshape(cost.shape)
 
 
-def contested(m: Matrix, groups: list[Group]) -> Prices:
-    """The stock cells that candidates could overdraw get a row and a price of 0."""
+def contested(m: Matrix, groups: list[Group], old: Prices | None = None) -> tuple[Prices, list[Group]]:
+    """Gives the stock cells that candidates could overdraw a row, at the old price or 0; the groups with those rows."""
     wanted = np.zeros(m.stock.size, np.int64)
-    places = len(m.location_ids)
     for g in groups:
-        for lines, take, b, i in _lines_of(m, g):
-            cells = m.line_sku[lines][:, None] * places + g.at[b]
-            can = g.cost[b, i] < INF / 2
-            np.add.at(wanted, cells[can], np.broadcast_to(take[:, None], cells.shape)[can])
+        for u in g.uses:
+            can = (g.cost[u.b, u.i] < INF / 2) & (g.package[u.b] < INF / 2)
+            np.add.at(wanted, u.cells[can], np.broadcast_to(u.take[:, None], can.shape)[can])
+    was = np.zeros(1) if old is None else old.stock[old.row_of]
     room = m.stock.ravel()
-    cells = np.flatnonzero((wanted > room) & (room > 0))
-    row_of = np.zeros(m.stock.size, np.int64)
+    cells = np.flatnonzero(((wanted > room) & (room > 0)) | (was > 0))
+    row_of = np.zeros(m.stock.size, np.int32)
     row_of[cells] = np.arange(1, len(cells) + 1)
-    return Prices(
-        np.zeros(len(cells) + 1), np.zeros(places), row_of, np.concatenate([[np.inf], room[cells].astype(float)])
-    )
+    stock = np.zeros(len(cells) + 1) if old is None else np.append(0.0, was[cells])
+    work = np.zeros((m.places, 3)) if old is None else old.work
+    price = Prices(stock, work, row_of, np.append(0.0, room[cells]))
+    return price, [with_rows(g, price) for g in groups]
 
 
-def _lines_of(m: Matrix, g: Group) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
-    """The lines of a group's items, nth by nth: line, units, its order's place in the group, its item's."""
-    ids = m.order_first[g.orders][:, None] + np.arange(g.items)
-    flat = ids.ravel()
-    counts = m.item_first[flat + 1] - m.item_first[flat]
-    for nth in range(int(counts.max(initial=0))):
-        has = np.flatnonzero(counts > nth)
-        lines = m.item_first[flat[has]] + nth
-        yield lines, m.line_quantity[lines], has // g.items, has % g.items
+def with_rows(g: Group, price: Prices) -> Group:
+    """A group whose uses name the priced rows of their cells."""
+    uses = tuple(Use(u.lines, u.b, u.i, u.take, u.cells, price.row_of[u.cells]) for u in g.uses)
+    return Group(g.items, g.complete, g.packages, g.orders, g.at, g.package, g.cost, g.leave, uses)
 
 
-def surcharge(m: Matrix, g: Group, price: Prices) -> Floats:
-    """What stock prices add to the items of a group, [B,L,K]."""
-    added = np.zeros(g.cost.shape)
-    places = len(m.location_ids)
-    for lines, take, b, i in _lines_of(m, g):
-        cells = m.line_sku[lines][:, None] * places + g.at[b]
-        added[b, i] += price.stock[price.row_of[cells]] * take[:, None]
-    return added
+def at_prices(m: Matrix, g: Group, price: Prices) -> tuple[Floats, Floats]:
+    """Package and item costs of a group with the prices of stock and work added."""
+    stock, work = price.stock.astype(np.float32), price.work.astype(np.float32)
+    cost = g.cost.copy()
+    for u in g.uses:
+        more = stock[u.rows] * u.take.astype(np.float32)[:, None]
+        if len(u.b) == len(g.orders) * g.items:
+            cost += more.reshape(cost.shape)
+        else:
+            cost[u.b, u.i] += more
+    if work[:, 1:].any():
+        ids = g.ids(m)
+        cost += m.item_units[ids][:, :, None].astype(np.float32) * work[g.at, 1][:, None]
+        cost += m.item_cents[ids][:, :, None].astype(np.float32) * work[g.at, 2][:, None]
+    return g.package + work[g.at, 0], cost
 
 
-def solve_group(m: Matrix, g: Group, package: Floats, cost: Floats) -> tuple[Floats, Ints]:
+def solve_group(g: Group, package: Floats, cost: Floats, *, want: bool = True) -> tuple[Floats, Ints]:
     """The best plan of each order at these costs; exact up to ITEMS_EXACT_MAX items, greedy beyond."""
     if g.items <= ITEMS_EXACT_MAX:
-        return best(package, cost, g.leave, mode=g.mode, packages=g.packages)
-    plans = [greedy(package[b], cost[b], g.leave[b], mode=g.mode, packages=g.packages) for b in range(len(g.orders))]
-    return np.array([p[0] for p in plans]), np.array([p[1] for p in plans])
+        return best(package, cost, g.leave, complete=g.complete, packages=g.packages, want=want)
+    plans = [
+        greedy(package[b], cost[b], g.leave[b], complete=g.complete, packages=g.packages) for b in range(len(g.orders))
+    ]
+    return np.array([p[0] for p in plans], np.float32), np.array([p[1] for p in plans])
 
 
 def ascend(m: Matrix, groups: list[Group], price: Prices, *, steps: int, stop: Callable[[], bool]) -> Prices:
-    """Subgradient steps on contested stock and capacity in orders: a step raises what is overdrawn, lowers what is not.
+    """Subgradient steps on contested stock and limited work: a step raises what is overdrawn, lowers what is left.
 
     Steps are scaled by a running mean of squares per row; the best prices seen are given.
     """
-    places = len(m.location_ids)
-    limited = m.capacity[:, 0] < INF / 2
-    room_orders = np.where(limited, m.capacity[:, 0], 0.0)
-    stock, capacity = price.stock.copy(), price.capacity.copy()
+    limited = m.capacity < UNLIMITED
+    work_room = np.where(limited, m.capacity, 0.0)
+    # a step in cents per order, per item, and per cent of value
+    scale = np.array([0.3, 0.1, 1e-4])
+    stock, work = price.stock.copy(), price.work.copy()
     best_value, found = -np.inf, price
-    mean_s, mean_c = np.zeros(len(stock)), np.zeros(places)
-    square_s, square_c = np.zeros(len(stock)), np.zeros(places)
-    finite = np.where(np.isfinite(price.room), price.room, 0.0)
+    mean_s, mean_w, square_s, square_w = (np.zeros_like(a) for a in (stock, work, stock, work))
     for step in range(steps):
-        now = Prices(stock, capacity, price.row_of, price.room)
-        value = -(stock * finite).sum() - (capacity * room_orders).sum()
-        used, works = np.zeros(len(stock)), np.zeros(places)
+        now = Prices(stock, work, price.row_of, price.room)
+        value = -(stock * price.room).sum() - (work * work_room).sum()
+        used, works = np.zeros(len(stock)), np.zeros(work.shape)
         for g in groups:
-            v, position = solve_group(m, g, g.package + capacity[g.at], g.cost + surcharge(m, g, now))
-            value += v.sum()
-            u, w = usage(m, g, position, price, places)
-            used += u
-            works += w
+            v, position = solve_group(g, *at_prices(m, g, now))
+            value += v.sum(dtype=np.float64)
+            _add_usage(m, g, position, used, works)
         if value > best_value:
             best_value, found = value, now
         if stop():
             break
-        over_s, over_c = used - finite, np.where(limited, works - room_orders, 0.0)
+        over_s, over_w = used - price.room, np.where(limited, works - work_room, 0.0)
         over_s[0] = 0
         over_s[(stock <= 0) & (over_s < 0)] = 0
-        over_c[(capacity <= 0) & (over_c < 0)] = 0
-        mean_s, mean_c = 0.5 * mean_s + 0.5 * over_s, 0.5 * mean_c + 0.5 * over_c
-        square_s, square_c = 0.9 * square_s + 0.1 * over_s**2, 0.9 * square_c + 0.1 * over_c**2
+        over_w[(work <= 0) & (over_w < 0)] = 0
+        mean_s, mean_w = 0.5 * mean_s + 0.5 * over_s, 0.5 * mean_w + 0.5 * over_w
+        square_s, square_w = 0.9 * square_s + 0.1 * over_s**2, 0.9 * square_w + 0.1 * over_w**2
         warm = 1 - 0.9 ** (step + 1)
-        cents = 200 * (1 - step / steps) ** 1.5 + 1
+        cents = FIRST_STEP_CENTS * (1 - step / steps) ** 1.5 + LAST_STEP_CENTS
         stock = np.maximum(0, stock + cents * mean_s / (np.sqrt(square_s / warm) + 0.3))
-        capacity = np.maximum(0, capacity + 0.3 * cents * mean_c / (np.sqrt(square_c / warm) + 0.3))
+        work = np.maximum(0, work + scale * cents * mean_w / (np.sqrt(square_w / warm) + 0.3))
     return found
 
 
-def usage(m: Matrix, g: Group, position: Ints, price: Prices, places: int) -> tuple[Floats, Floats]:
-    """Units that a group's plans take of each row, and packages at each location."""
-    used = np.zeros(len(price.stock))
-    for lines, take, b, i in _lines_of(m, g):
-        p = position[b, i]
-        gone = p >= 0
-        cells = m.line_sku[lines[gone]] * places + g.at[b[gone], p[gone]]
-        used += np.bincount(price.row_of[cells], take[gone], len(used))
+def _add_usage(m: Matrix, g: Group, position: Ints, used: Floats, works: Floats) -> None:
+    """Adds what a group's plans take of each priced row, and their work at each location."""
+    for u in g.uses:
+        p = position[u.b, u.i]
+        gone = np.flatnonzero(p >= 0)
+        rows = u.rows[gone, p[gone]]
+        used += np.bincount(rows, u.take[gone], len(used))
+        at = g.at[u.b[gone], p[gone]]
+        works[:, 1] += np.bincount(at, u.take[gone], m.places)
+        works[:, 2] += np.bincount(at, m.line_cents_of_capacity[u.lines[gone]], m.places)
+    works[:, 0] += np.bincount(packages_of(m, g, position)[1], minlength=m.places)
+
+
+def packages_of(m: Matrix, g: Group, position: Ints) -> tuple[Ints, Ints]:
+    """The packages of a group's plans: the order's place in the group, and the location."""
     b, i = np.nonzero(position >= 0)
-    pairs = np.unique(b * places + g.at[b, position[b, i]])
-    return used, np.bincount(pairs % places, minlength=places).astype(float)
+    at = g.at[b, position[b, i]].astype(np.int64)
+    if g.items == 1:
+        return b, at
+    pairs = np.unique(b * m.places + at)
+    return pairs // m.places, pairs % m.places
 
 
-def bound(m: Matrix, orders: Ints, price: Prices) -> float:
-    """What no plan can beat: every location priced, whatever the candidates were."""
-    room_orders = np.where(m.capacity[:, 0] < INF / 2, m.capacity[:, 0], 0.0)
-    finite = np.where(np.isfinite(price.room), price.room, 0.0)
-    total = -(price.stock * finite).sum() - (price.capacity * room_orders).sum()
-    for items, mode, packages, some in shapes(m, orders):
+def bound(m: Matrix, orders: Ints, price: Prices, keeps: float = 0.0) -> float:
+    """What no plan can beat: every location priced, whatever the candidates were; classes may overtake in it.
+
+    `keeps` is what promises outside the run take at these prices at least.
+    """
+    work_room = np.where(m.capacity < UNLIMITED, m.capacity, 0.0)
+    total = keeps - (price.stock * price.room).sum() - (price.work * work_room).sum()
+    stock_price = price.stock[price.row_of].reshape(m.stock.shape).astype(np.float32)
+    slack = 0.0
+    for items, complete, packages, some in shapes(m, orders):
         package, cost, leave = order_costs(m, some, items)
-        package, cost = priced_costs(m, some, items, package, cost, price)
+        flat = (m.order_first[some][:, None] + np.arange(items)).ravel()
+        package, cost = _priced(m, flat, lines_of_items(m, flat), package, cost, price, stock_price)
         if items <= ITEMS_EXACT_MAX:
-            total += best(package, cost, leave, mode=mode, packages=packages)[0].sum()
+            value = best(package, cost, leave, complete=complete, packages=packages, want=False)[0]
         else:
-            total += floor(package, cost, leave).sum()
-    return float(total)
+            value = floor(package, cost, leave)
+        total += value.sum(dtype=np.float64)
+        slack += np.abs(value).sum(dtype=np.float64) * FLOAT_SLACK
+    return float(total - slack)

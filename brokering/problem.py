@@ -55,11 +55,12 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Stock(msgspec.Struct, frozen=True):
-    """Units of a sku that may be taken at a location."""
+    """Units of a sku that may be taken at a location; `markdown_cents` is what selling one there now saves later."""
 
     sku_id: int
     location_id: int
     available: int
+    markdown_cents: int = 0
 
 
 class Protected(msgspec.Struct, frozen=True):
@@ -92,7 +93,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     late_cents: per package, day late, and priority factor 1 + priority/2. stock_out_share: of the value, for selling a
     store's last units. leave_share, leave_cents_min: what leaving a unit costs, times the priority factor, and
-    waited_share more for each day that it has waited.
+    waited_share more for each day that it has waited. unknown_distance: what a place or an address without coordinates
+    is taken for: as far as the farthest zone, or left out.
     """
 
     tariff: Tariff = Tariff()
@@ -102,6 +104,7 @@ class Policy(msgspec.Struct, frozen=True):
     leave_share: float = 0.6
     leave_cents_min: int = 1500
     waited_share: float = 0.05
+    unknown_distance: Literal["farthest", "exclude"] = "farthest"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -126,19 +129,28 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 class Unfilled(msgspec.Struct, frozen=True):
-    """A line that stays open, and why: no_stock, taken, capacity, split, barred, dear, protected."""
+    """A line that stays open, and why.
+
+    no_location (its pool has none that may), barred, no_stock, dear (leaving costs less), split (its order's rule),
+    protected (promised outside the run), taken (by others of the run), capacity.
+    """
 
     line_id: int
     reason: str
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """What an order would have cost from one location: cents by term, how many of its lines it had, why it fell out."""
+    """What an order would have cost from one location: cents by term, how many of its lines it had, why it fell out.
+
+    `not_here` among the cents is what leaving the lines that it had not would cost. Without `distance_known` it was taken
+    for as far as the farthest zone.
+    """
 
     location_id: int
     lines: int
     cents: dict[str, int]
     fell_out: str | None
+    distance_known: bool = True
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -1,0 +1,150 @@
+"""Whole plans of single orders as columns, and the choice among them: one column per order within what is left."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brokering.matrix import INF, Bools, Floats, Ints, Matrix
+from brokering.prices import Group, Prices, at_prices, packages_of, solve_group
+from brokering.rounds import State, within
+from brokering.subsets import several
+
+ITEMS_SEVERAL_MAX = 6
+PLANS_AT_ONCE = 400_000
+GAP = 1e-4
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of one group: order by its place in the group, positions [n,L], cents, cents at prices, what it leaves."""
+
+    group: Group
+    b: Ints
+    position: Ints
+    cents: Floats
+    priced: Floats
+    left: Floats
+
+
+def columns(
+    m: Matrix, g: Group, price: Prices, *, most: int, within_cents: float, state: State | None = None,
+    incumbent: Ints | None = None,
+) -> Columns:  # fmt: skip
+    """The best plans of each order at prices, no dearer than the best by `within_cents`, and its plan of now.
+
+    `state` limits them to what is left there; `incumbent` is where each item goes now.
+    """
+    package, cost = at_prices(m, g, price)
+    priced_package, priced_cost = package, cost
+    if state is not None:
+        package, cost = within(m, state, g, package, cost)
+    bs, positions = [], []
+    step = max(1, PLANS_AT_ONCE // (most * most * 3**g.items * g.items)) if g.items <= ITEMS_SEVERAL_MAX else 10**6
+    for start in range(0, len(g.orders), step):
+        cut = slice(start, start + step)
+        if g.items <= ITEMS_SEVERAL_MAX:
+            value, plans = several(
+                package[cut], cost[cut], g.leave[cut], complete=g.complete, packages=g.packages, most=most
+            )
+            near = (value < INF / 2) & (value <= value.min(1, keepdims=True) + within_cents)
+        else:
+            part = g.some(np.arange(len(g.orders))[cut])
+            value, plan = solve_group(part, package[cut], cost[cut])
+            plans, near = plan[:, None], np.ones((len(value), 1), bool)
+        b, nth = np.nonzero(near)
+        bs.append(b + start)
+        positions.append(plans[b, nth].astype(np.int64))
+    if incumbent is not None:
+        mine = incumbent[g.ids(m)]
+        here = (mine[:, :, None] == g.at[:, None, :]) & (g.package < INF / 2)[:, None, :]
+        position = np.where((mine >= 0) & here.any(2), here.argmax(2), -1)
+        known = ((mine < 0) | here.any(2)).all(1)
+        bs.insert(0, np.flatnonzero(known))
+        positions.insert(0, position[known])
+    b, position = np.concatenate(bs), np.concatenate(positions)
+    # the same plan once
+    key = np.zeros(len(b), np.int64)
+    for i in range(g.items):
+        key = key * 1_000_003 + position[:, i] + 2
+    _, first = np.unique(np.stack([b, key]), axis=1, return_index=True)
+    first.sort()
+    b, position = b[first], position[first]
+    cents, left = _cents(m, g, b, position, g.package, g.cost)
+    priced, _ = _cents(m, g, b, position, priced_package, priced_cost)
+    return Columns(g, b, position, cents, priced, left)
+
+
+def _cents(m: Matrix, g: Group, b: Ints, position: Ints, package: Floats, cost: Floats) -> tuple[Floats, Floats]:
+    gone = position >= 0
+    at = np.maximum(position, 0)
+    items = np.arange(g.items)
+    left = np.where(gone, 0, g.leave[b]).sum(1, dtype=np.float64)
+    cents = left + np.where(gone, cost[b[:, None], items, at], 0).sum(1, dtype=np.float64)
+    order = np.sort(np.where(gone, position, -1), 1)
+    new = order >= 0
+    new[:, 1:] &= order[:, 1:] != order[:, :-1]
+    cents += np.where(new, package[b[:, None], np.maximum(order, 0)], 0).sum(1, dtype=np.float64)
+    return cents, left
+
+
+def usage(m: Matrix, c: Columns) -> tuple[Ints, Ints, Ints]:
+    """What columns take: (column, resource, amount); resources are cells, then orders, items and cents by location."""
+    g, cells = c.group, m.stock.size
+    whos, whats, amounts = [], [], []
+    by_b: list[Ints] = [np.full((len(g.orders), g.items), -1, np.int64) for _ in g.uses]
+    for nth, u in enumerate(g.uses):
+        by_b[nth][u.b, u.i] = np.arange(len(u.b))
+        at_use = by_b[nth][c.b]  # [n,L] place in the use
+        n, i = np.nonzero((c.position >= 0) & (at_use >= 0))
+        row, k = at_use[n, i], c.position[n, i]
+        at = g.at[c.b[n], k].astype(np.int64)
+        whos += [n, n, n]
+        whats += [u.cells[row, k].astype(np.int64), cells + m.places + at, cells + 2 * m.places + at]
+        amounts += [u.take[row], u.take[row], m.line_cents_of_capacity[u.lines[row]]]
+    wide = Group(g.items, g.complete, g.packages, g.orders, g.at[c.b], g.package, g.cost, g.leave, ())
+    n, at = packages_of(m, wide, c.position)
+    who, what = np.concatenate([*whos, n]), np.concatenate([*whats, cells + at])
+    return who, what, np.concatenate([*amounts, np.ones(len(n), np.int64)])
+
+
+def choose(cents: Floats, owner: Ints, who: Ints, what: Ints, much: Ints, room: Floats, seconds: float) -> Bools | None:
+    """One column per owner, at the least sum of cents, within `room` by resource; None where none was found in time."""
+    from ortools.linear_solver.python import model_builder_helper as solver
+
+    asked = np.bincount(what, much, len(room))
+    binds = asked[what] > room[what]
+    who, what, much = who[binds], what[binds], much[binds]
+    pairs, at = np.unique(what * len(cents) + who, return_inverse=True)
+    much = np.bincount(at, much).astype(np.int64) if len(pairs) else much
+    what, who = pairs // len(cents), pairs % len(cents)
+    model = solver.ModelBuilderHelper()
+    # one column alone is no choice, and a column that costs more than all of room is none either
+    for j, c in enumerate(cents.tolist()):
+        model.add_var()
+        model.set_var_lower_bound(j, 0.0)
+        model.set_var_upper_bound(j, 1.0)
+        model.set_var_integrality(j, True)
+        model.set_var_objective_coefficient(j, c)
+    _, owner_at = np.unique(owner, return_inverse=True)
+    rows = int(owner_at.max()) + 1
+    resources, what_at = np.unique(what, return_inverse=True)
+    for r in range(rows):
+        model.add_linear_constraint()
+        model.set_constraint_lower_bound(r, 1.0)
+        model.set_constraint_upper_bound(r, 1.0)
+    for r, limit in enumerate(room[resources].tolist(), start=rows):
+        model.add_linear_constraint()
+        model.set_constraint_lower_bound(r, -np.inf)
+        model.set_constraint_upper_bound(r, limit)
+    for j, r in enumerate(owner_at.tolist()):
+        model.add_term_to_constraint(r, j, 1.0)
+    for j, r, q in zip(who.tolist(), (what_at + rows).tolist(), much.tolist(), strict=True):
+        model.add_term_to_constraint(r, j, float(q))
+    run = solver.ModelSolverHelper("highs")
+    run.set_solver_specific_parameters("output_flag=false")
+    run.set_time_limit_in_seconds(max(0.1, seconds))
+    run.solve(model)
+    if not run.has_solution():
+        return None
+    values: Bools = np.asarray(run.variable_values()) > 0.5
+    return values
