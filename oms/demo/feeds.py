@@ -19,6 +19,8 @@ DOUBLED_SHARE = 0.01
 LATE_SHARE = 0.01
 LATE_ROWS_MAX = 400
 BINS = 40
+ON_ITS_WAY_EVERY = 97
+"""Every so many skus the ERP's snapshot has a row of what is on its way to a warehouse."""
 ERP_HEADER = "sku,location,quantity,status,uom\n"
 WMS_HEADER = "sku,location,bin,lot,status,quantity,uom\n"
 
@@ -68,6 +70,7 @@ def write_erp(folder: Path, world: World, day: Day, *, seed: int) -> tuple[int, 
             if over:
                 rows.append(f"{code},{at}-OVER,{over},available,EA")
             sellable, at = sellable - over, f"{at}-MAIN"
+            rows += [f"{code},{at},{CASE},in_transit,EA"] if sku % ON_ITS_WAY_EVERY == 0 else []
         if sku in world.cased and sellable and sellable % CASE == 0:
             rows.append(f"{code},{at},{sellable // CASE},available,CASE")
         else:

@@ -66,7 +66,7 @@ def pack_places(folder: Path, into: Path) -> None:
         stores = [row for row in csv.DictReader(file) if row["lat"] and row["lon"] and row["city"] != "city"]
     write_packed(
         into / "stores.csv.gz", ("city", "state", "postal_code", "lat", "lon"),
-        sorted((s["city"], s["state"], s["postal_code"].zfill(5), s["lat"], s["lon"]) for s in stores),
+        sorted((re.sub(r"\s*[(\d].*", "", s["city"]).replace("Ft.", "Fort"), s["state"], s["postal_code"].zfill(5), s["lat"], s["lon"]) for s in stores),
     )  # fmt: skip
 
 

@@ -12,6 +12,10 @@ BASKET_SIZES = (0.45, 0.24, 0.13, 0.08, 0.06, 0.04)
 QUANTITIES = (0.86, 0.11, 0.03)
 WAREHOUSE_SHARE = 0.45
 THIRD_PARTY_SHARE = 0.05
+WAREHOUSE_ONLY_SHARE = 0.1
+"""Skus that no store has."""
+THERE_SHARE = 0.85
+"""Skus of which the shops had as much as they sold overnight; of the rest some orders are oversold."""
 KITS = 10
 VARIANT_SKEW = 2.2
 STORES_WITH_SKU = 0.35
@@ -99,11 +103,11 @@ def make_world(size: Size, seed: int) -> World:
     order, sku, everyone = cut_baskets(data, chosen, scale, rng)
     quantity = rng.choice(3, size=len(sku), p=QUANTITIES) + 1
     destination = rng.choice(len(data.postal_codes), size=scale.orders, p=data.population / data.population.sum())
-    ordered = np.bincount(sku, quantity, len(items))
+    ordered: Floats = np.bincount(sku, quantity, len(items)).astype(np.float64)
     usual = everyone * ordered.sum() / everyone.sum()
     size_of_store = np.exp(rng.normal(0, 0.7, scale.stores))
     size_of_store /= size_of_store.sum()
-    stock = make_stock((ordered + usual) / 2, scale, size_of_store, rng)
+    stock = make_stock(ordered, (ordered + usual) / 2, scale, size_of_store, rng)
     return World(
         places=make_places(data, scale, size_of_store, rng), items=items, kits=make_kits(items, order, sku), stock=stock,
         order=order, sku=sku, quantity=quantity, destination=destination,
@@ -167,16 +171,22 @@ def make_kits(items: list[Item], order: Ints, sku: Ints) -> list[Kit]:
     return kits
 
 
-def make_stock(demand: Floats, scale: Scale, size_of_store: Floats, rng: np.random.Generator) -> Ints:
+def make_stock(ordered: Floats, demand: Floats, scale: Scale, size_of_store: Floats, rng: np.random.Generator) -> Ints:
     """Units by (sku, location): log-normal cover, 45 % in warehouses, skewed assortments in stores."""
     skus, warehouses, others = len(demand), scale.warehouses, scale.third_party
     total = rng.poisson(demand * scale.cover * np.exp(rng.normal(0, 1.0, skus) - 0.5) + 0.3)
+    least = np.where(rng.random(skus) < THERE_SHARE, ordered, 0).astype(np.int64)
+    beyond = np.maximum(total - least, 0)
+    wanted = demand.sum() * scale.cover - least.sum()
+    total = least + rng.binomial(beyond, min(1.0, wanted / max(1, beyond.sum())))
     in_warehouse = rng.random((skus, warehouses)) < 0.8
     in_warehouse[~in_warehouse.any(axis=1)] = True
-    warehouse_only = rng.random(skus) < 0.1
+    warehouse_only = rng.random(skus) < WAREHOUSE_ONLY_SHARE
+    share = (WAREHOUSE_SHARE - WAREHOUSE_ONLY_SHARE * (1 - THIRD_PARTY_SHARE)) / (1 - WAREHOUSE_ONLY_SHARE)
+    split = (share, THIRD_PARTY_SHARE, 1 - share - THIRD_PARTY_SHARE)
     stock = np.zeros((skus, warehouses + others + scale.stores), np.int64)
     for k in range(skus):
-        central, aside = rng.multinomial(total[k], (WAREHOUSE_SHARE, THIRD_PARTY_SHARE, 0.5))[:2]
+        central, aside = rng.multinomial(total[k], split)[:2]
         if warehouse_only[k]:
             central = total[k] - aside
         stock[k, :warehouses] = rng.multinomial(central, in_warehouse[k] / in_warehouse[k].sum())
