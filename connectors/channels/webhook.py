@@ -6,12 +6,9 @@ once, which is the guard that allows deltas. 2xx: taken. 400, 413, 422: refused 
 410, 3xx: refused. 429, or 503 with Retry-After: later. The rest: unknown.
 
 Orders: GET `orders_url?since=&until=&cursor=` → `{"orders":[…],"next":CURSOR|null}`, placed after `since` and not after
-`until`; signed over the query.
+`until`; signed over the whole query.
 """
 
-import asyncio
-import ipaddress
-import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,15 +16,12 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
-import httpx
 import msgspec
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from connectors.channels import Answer, Delivered, Push, Refused, SettingsWrong, SlowDown, Unknown, texts, whole_number
+from connectors.http import ANSWER_SECONDS_MAX, SHOWN_MAX, AddressWrong, Client, Got, NoAnswer, NotAllowed, split
+from connectors.signing import SecretWrong, sign, signers
 
-ANSWER_SECONDS_MAX = 20.0
-ANSWER_BYTES_MAX = 50_000_000
-SHOWN_MAX = 300
 SLOW_SECONDS_MAX = 3600.0
 BATCH_MAX = 500
 BATCH_MOST = 10_000
@@ -42,23 +36,8 @@ class _Page(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
-class Got(msgspec.Struct, frozen=True):
-    """An answer over HTTP."""
-
-    status: int
-    retry_after: str | None
-    content: bytes
-
-    def __str__(self) -> str:
-        return f"{self.status} {self.content[:SHOWN_MAX].decode(errors='replace')}".strip()
-
-
 class OrdersUnreadable(Exception):
     """The shop's orders cannot be read now; the text says why."""
-
-
-class NotAllowed(Exception):
-    """The address may not be called."""
 
 
 class WebhookChannel:
@@ -77,18 +56,17 @@ class WebhookChannel:
         seconds_max: float = ANSWER_SECONDS_MAX,
     ) -> None:
         for name, address in (("url", url), ("orders_url", orders_url)):
-            parts = urlsplit(str(address or ""))
-            if address is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
-                raise SettingsWrong(f"{name}: {address!r} is no http(s) address")
-        if not secrets:
-            raise SettingsWrong("secrets: at least one `whsec_…` is expected; the first signs, all are sent")
+            if address is not None:
+                try:
+                    split(str(address))
+                except AddressWrong as error:
+                    raise SettingsWrong(f"{name}: {error}") from None
         try:
-            self._signers = [Webhook(secret) for secret in secrets]
-        except (ValueError, EmptyWebhookSecretError) as error:
-            raise SettingsWrong("secrets: not of the form whsec_<base64>") from error
+            self._signers = signers(secrets)
+        except SecretWrong as error:
+            raise SettingsWrong(f"secrets: {error}") from None
         self.url, self.orders_url, self.max_batch = url, orders_url, batch_max
-        self._allowed = frozenset(allow_hosts)
-        self._http = httpx.AsyncClient(timeout=seconds_max, follow_redirects=False, trust_env=False)
+        self._http = Client(allow_hosts=allow_hosts, seconds_max=seconds_max)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "WebhookChannel":
@@ -103,7 +81,7 @@ class WebhookChannel:
 
     async def close(self) -> None:
         """Ends its connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def push(self, push: Push) -> Answer:
         """Tells the shop; the body of a push is the same at each attempt, its signature has the attempt's time."""
@@ -112,12 +90,12 @@ class WebhookChannel:
             answer = await self.post(body, id=push.id)
         except NotAllowed as error:
             return Refused(str(error), is_content=False)
-        except (httpx.HTTPError, OSError) as error:
-            return Unknown(f"{type(error).__name__}: {error}"[:SHOWN_MAX])
+        except NoAnswer as error:
+            return Unknown(str(error)[:SHOWN_MAX])
         return read_answer(answer)
 
     async def post(self, body: bytes, *, id: str) -> Got:
-        """Sends any signed body. Raises NotAllowed, httpx.HTTPError, OSError."""
+        """Sends any signed body. Raises NotAllowed, NoAnswer."""
         return await self._call("POST", self.url, id=id, body=body, signed=body)
 
     async def fetch_orders(self, *, since: datetime | None, until: datetime) -> list[dict[str, Any]]:
@@ -128,55 +106,26 @@ class WebhookChannel:
         cursor: str | None = None
         for _ in range(PAGES_MAX):
             query = {"since": since.isoformat() if since else "", "until": until.isoformat(), "cursor": cursor or ""}
-            text = urlencode(query)
-            joint = "&" if "?" in self.orders_url else "?"
+            url = self.orders_url + ("&" if "?" in self.orders_url else "?") + urlencode(query)
+            signed = urlsplit(url).query.encode()
             try:
-                answer = await self._call(
-                    "GET", self.orders_url + joint + text, id=uuid4().hex, body=None, signed=text.encode()
-                )
+                answer = await self._call("GET", url, id=uuid4().hex, body=None, signed=signed)
                 if answer.status != 200:
                     raise OrdersUnreadable(f"{self.orders_url} answers {answer}")
                 page = msgspec.json.decode(answer.content, type=_Page)
-            except (httpx.HTTPError, OSError, msgspec.DecodeError, NotAllowed) as error:
-                raise OrdersUnreadable(f"{self.orders_url}: {type(error).__name__}: {error}") from error
+            except (NoAnswer, msgspec.DecodeError, NotAllowed) as error:
+                raise OrdersUnreadable(f"{self.orders_url}: {error}") from error
             orders += page.orders
             if page.next is None:
                 return orders
+            if page.next == cursor:
+                raise OrdersUnreadable(f"{self.orders_url} gives the cursor {cursor!r} again")
             cursor = page.next
         raise OrdersUnreadable(f"{self.orders_url} gives more than {PAGES_MAX} pages")
 
     async def _call(self, method: str, url: str, *, id: str, body: bytes | None, signed: bytes) -> Got:
-        at = datetime.now(UTC)
-        headers = {
-            "webhook-id": id, "webhook-timestamp": str(int(at.timestamp())), "content-type": "application/json",
-            "webhook-signature": " ".join(s.sign(id, at, signed.decode()) for s in self._signers),
-        }  # fmt: skip
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        address = await self._address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-        # the checked address itself is called: a name that is resolved again may lie elsewhere
-        request = self._http.build_request(
-            method, httpx.URL(url).copy_with(host=address), content=body,
-            headers=headers | {"host": parts.netloc.rpartition("@")[2]}, extensions={"sni_hostname": parts.hostname},
-        )  # fmt: skip
-        answer = await self._http.send(request, stream=True)
-        try:
-            content = b""
-            async for chunk in answer.aiter_bytes():
-                content += chunk
-                if len(content) > ANSWER_BYTES_MAX:
-                    raise httpx.DecodingError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-        finally:
-            await answer.aclose()
-        return Got(answer.status_code, answer.headers.get("retry-after"), content)
-
-    async def _address(self, host: str, port: int) -> str:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-        inside = [a for a in addresses if not a.is_global or a.is_multicast]
-        if inside and host not in self._allowed:
-            raise NotAllowed(f"{host} lies in a private network ({inside[0]}); name it in allow_hosts if that is meant")
-        return str(addresses[0])
+        headers = {"content-type": "application/json", **sign(signed, id=id, by=self._signers, at=datetime.now(UTC))}
+        return await self._http.call(method, url, headers=headers, body=body)
 
 
 def body_of(push: Push) -> bytes:
