@@ -1,9 +1,10 @@
 """The demo's web shop: a small receiver in its own process, which knows nothing of the house but its webhooks.
 
-    python -m oms.demo.shop --port 0 --secret whsec_… [--orders ORDERS.jsonl]
+    python -m oms.demo.shop --port 0 --secret whsec_… [--orders ORDERS.jsonl] [--state STATE.jsonl]
 
 It takes signed pushes at POST /hook (each id once), gives its orders at GET /orders, and sells at POST /sales, which it
-deducts from its own stock at once. GET /stock shows what it believes. POST /faults tells it how to answer the next
+deducts from its own stock at once. With a state file it knows all that again when it is started again. GET /stock
+shows what it believes. POST /faults tells it how to answer the next
 pushes: `[{"status":500}, {"status":429,"retry_after":1}, {"seconds":2}, {"drop":"before"}, {"drop":"after"}]`.
 """
 
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -24,6 +25,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 BODY_BYTES_MAX = 10_000_000
 HEAD_LINES_MAX = 100
 PAGE = 1_000
+RESET = "availability.reset"
+TYPES = (RESET, "availability.delta")
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -57,6 +60,14 @@ class SoldOrder(msgspec.Struct, frozen=True):
     lines: list[SoldLine]
 
 
+class Noted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of the state file: a push that was taken, or an order that was placed."""
+
+    id: str | None = None
+    push: Said | None = None
+    order: dict[str, Any] | None = None
+
+
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one call is answered: late, with a status, or by a connection that ends before or after it is taken."""
 
@@ -88,11 +99,34 @@ class Shop:
         self.orders.sort(key=lambda o: o[0])
         self.taken: set[str] = set()
         self.faults: deque[Fault] = deque()
-        self.calls = self.doubled = self.unsigned = 0
+        self.calls = self.doubled = self.unsigned = self.overtaken = 0
         self.as_of: datetime | None = None
+        self._told: dict[str, datetime] = {}
+        self._state: BinaryIO | None = None
+
+    def keep_in(self, path: Path) -> None:
+        """Takes up what a state file says, and notes there what happens from now on. A torn last line never happened."""
+        self._state = None
+        kept = path.read_bytes() if path.exists() else b""
+        whole = kept[: kept.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            noted = msgspec.json.decode(line, type=Noted)
+            if noted.push is not None and noted.id is not None:
+                self.apply(noted.id, noted.push)
+            elif noted.order is not None:
+                self.sell(noted.order)
+        with path.open("ab") as file:
+            file.truncate(len(whole))
+        self._state = path.open("ab", buffering=0)
+
+    def _note(self, noted: Noted) -> None:
+        if self._state is not None:
+            self._state.write(msgspec.json.encode(noted) + b"\n")
 
     def _keep(self, order: dict[str, Any]) -> SoldOrder:
         sold = msgspec.convert(order, SoldOrder)
+        if sold.placed_at.tzinfo is None:
+            raise ValueError(f"order {sold.number}: placed_at has no offset from UTC")
         self.orders.append((sold.placed_at, order, sold))
         return sold
 
@@ -116,20 +150,32 @@ class Shop:
             said = msgspec.json.decode(body, type=Said)
         except msgspec.DecodeError:
             return 400
-        absolute = said.type == "availability.reset"
+        if said.type not in TYPES or (said.as_of is not None and said.as_of.tzinfo is None):
+            return 422
+        absolute = said.type == RESET
         for item in said.items:
             value = item.quantity if absolute else item.delta
             if value is None or (absolute and value < 0) or (not absolute and item.sku not in self.stock):
                 return 422
-        since = self.sold_after(said.as_of) if absolute and said.as_of else {}
-        for item in said.items:
-            if absolute:
-                self.stock[item.sku] = (item.quantity or 0) - since.get(item.sku, 0)
-            else:
-                self.stock[item.sku] += item.delta or 0
-        self.taken.add(id)
-        self.as_of = said.as_of if absolute else self.as_of
+        self.apply(id, said)
+        self._note(Noted(id=id, push=said))
         return 200
+
+    def apply(self, id: str, said: Said) -> None:
+        """Does what a push says. A reset of an older moment than a sku was told before came late, and is left."""
+        since = self.sold_after(said.as_of) if said.as_of else {}
+        for item in said.items:
+            if said.type != RESET:
+                self.stock[item.sku] += item.delta or 0
+            elif said.as_of and self._told.get(item.sku, said.as_of) > said.as_of:
+                self.overtaken += 1
+            else:
+                self.stock[item.sku] = (item.quantity or 0) - since.get(item.sku, 0)
+                if said.as_of:
+                    self._told[item.sku] = said.as_of
+        self.taken.add(id)
+        if said.type == RESET:
+            self.as_of = said.as_of
 
     def sold_after(self, moment: datetime) -> dict[str, int]:
         """Units by sku of the orders placed after a moment."""
@@ -146,13 +192,14 @@ class Shop:
         self.orders.sort(key=lambda o: o[0])
         for line in sold.lines:
             self.stock[line.sku] = self.stock.get(line.sku, 0) - line.quantity
+        self._note(Noted(order=placed))
         return placed
 
     def page(self, *, since: str, until: str, cursor: str) -> dict[str, Any]:
         """Orders placed after `since` and not after `until`, oldest first."""
         first = bisect_right(self.orders, datetime.fromisoformat(since), key=lambda o: o[0]) if since else 0
         last = bisect_right(self.orders, datetime.fromisoformat(until), key=lambda o: o[0])
-        start = first + int(cursor or 0)
+        start = first + max(0, int(cursor or 0))
         end = min(last, start + PAGE)
         orders = [order for _, order, _ in self.orders[start:end]]
         return {"orders": orders, "next": str(end - first) if end < last else None}
@@ -161,7 +208,7 @@ class Shop:
         """What the shop believes, and what it was told."""
         return {
             "stock": self.stock, "calls": self.calls, "pushes": len(self.taken), "doubled": self.doubled,
-            "unsigned": self.unsigned, "orders": len(self.orders), "as_of": self.as_of,
+            "unsigned": self.unsigned, "overtaken": self.overtaken, "orders": len(self.orders), "as_of": self.as_of,
         }  # fmt: skip
 
     async def answer(
@@ -236,7 +283,7 @@ async def _one(shop: Shop, reader: asyncio.StreamReader, writer: asyncio.StreamW
     body = await reader.readexactly(length)
     try:
         status, further, said = await shop.answer(first[0], first[1], headers, body)
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, ValueError) as error:
+    except (msgspec.DecodeError, KeyError, ValueError, TypeError) as error:
         status, further, said = 400, {}, {"detail": str(error)}
     content = msgspec.json.encode(said)
     head = {"content-type": "application/json", "content-length": str(len(content)), **further}
@@ -262,12 +309,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--port", type=int, default=0, help="0 takes a free one; the first line of output says which")
     options.add_argument("--secret", action="append", required=True, help="whsec_…; twice for rotation")
     options.add_argument("--orders", type=Path, help="orders captured overnight, one JSON object per line")
+    options.add_argument("--state", type=Path, help="a file to know again what was told and sold, when started again")
     chosen = options.parse_args(arguments)
     orders = []
     if chosen.orders:
         with chosen.orders.open("rb") as lines:
             orders = [msgspec.json.decode(line, type=dict[str, Any]) for line in lines if line.strip()]
     shop = Shop(secrets=chosen.secret, orders=orders)
+    if chosen.state:
+        shop.keep_in(chosen.state)
     try:
         asyncio.run(run(shop, host=chosen.host, port=chosen.port))
     except KeyboardInterrupt:
