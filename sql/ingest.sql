@@ -71,19 +71,34 @@ select set_config('work_mem', '64MB', true), set_config('enable_nestloop', 'off'
 select index_feed(:feed_id);
 
 -- name: refuse_bad_rows
--- The rows that cannot be taken, each with its field and reason; a negative row's key shows 0.
-with bad as (
+-- The rows that cannot be taken, each with its field and reason. A negative row's key shows 0; a key that another bad
+-- row names keeps what we believed, but where rows are summed, one of an unknown status leaves the others to stand.
+with read as materialized (
+  select line, field, reason, value, sku_id, location_id from read_rows(:feed_id, :source_id) where reason is not null
+), bad as (
   insert into feed_refusal (feed_id, line, field, reason, value)
-  select :feed_id, line, field, reason, value from read_rows(:feed_id, :source_id) where reason is not null
+  select :feed_id, line, field, reason, value from read
   on conflict do nothing
   returning line
+), keys as (
+  select sku_id, location_id, bool_or(reason like 'negative%') as is_negative,
+         bool_or(field <> 'status' or not :sums_rows::boolean) as is_unsure
+    from read where sku_id is not null and location_id is not null
+   group by sku_id, location_id
+), corrected as (
+  update feed_key k set untouched = not n.is_negative, quantity = case when n.is_negative then 0 else k.quantity end,
+         held = case when not n.is_negative then k.held end
+    from keys n
+   where k.feed_id = :feed_id and k.sku_id = n.sku_id and k.location_id = n.location_id
+     and (n.is_negative or n.is_unsure)
+  returning k.sku_id
 ), keyed as (
   insert into feed_key (feed_id, sku_id, location_id, quantity, rows, untouched)
-  select distinct on (sku_id, location_id) :feed_id, sku_id, location_id, 0, 1, reason not like 'negative%'
-    from read_rows(:feed_id, :source_id) r
-   where reason is not null and sku_id is not null and location_id is not null
-     and not exists (select from feed_key k where k.feed_id = :feed_id and k.sku_id = r.sku_id and k.location_id = r.location_id)
-   order by sku_id, location_id, reason like 'negative%' desc
+  select :feed_id, sku_id, location_id, 0, 1, not is_negative
+    from keys n
+   where not exists (select from feed_key k
+                      where k.feed_id = :feed_id and k.sku_id = n.sku_id and k.location_id = n.location_id)
+   order by sku_id, location_id
 )
 select count(*) from bad;
 
@@ -124,13 +139,22 @@ update feed_key k set held = h.held
          group by sku_id, location_id) h
  where k.feed_id = :feed_id and k.sku_id = h.sku_id and k.location_id = h.location_id and k.rows > 1;
 
+-- name: drop_incoming
+-- What an earlier snapshot expected, of locations (a full feed's) or keys (a partial one's) that this one speaks of.
+delete from incoming i using baseline p
+ where p.feed_id = :feed_id and p.state = 'staged' and i.source_id = :source_id and i.reference = 'feed'
+   and i.location_id = p.location_id
+   and (p.scope = 'full' or exists (select from feed_key k where k.feed_id = :feed_id and k.sku_id = i.sku_id
+                                       and k.location_id = i.location_id));
+
 -- name: take_incoming
--- Rows whose status says that they are on their way: expected receipts, replaced per location of the feed.
+-- Rows whose status says that they are on their way are expected receipts.
 insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)
-select :source_id, 'feed', sku_id, location_id, 'purchase', sum(units)::int, (:as_of::timestamptz)::date + 1
-  from read_rows(:feed_id, :source_id)
- where reason is null and means = 'incoming'
- group by sku_id, location_id
+select :source_id, 'feed', r.sku_id, r.location_id, 'purchase', sum(r.units)::int, (:as_of::timestamptz)::date + 1
+  from read_rows(:feed_id, :source_id) r
+  join baseline p on p.feed_id = :feed_id and p.location_id = r.location_id and p.state = 'staged'
+ where r.reason is null and r.means = 'incoming'
+ group by r.sku_id, r.location_id
 on conflict (source_id, reference, sku_id, location_id)
 do update set quantity = excluded.quantity, due_on = excluded.due_on;
 
@@ -138,15 +162,16 @@ do update set quantity = excluded.quantity, due_on = excluded.due_on;
 -- Rows by bin and lot are kept for looking.
 insert into bin_stock (location_id, sku_id, bin, lot, status, quantity, feed_id)
 select location_id, sku_id, coalesce(bin, ''), coalesce(lot, ''), coalesce(status, ''), sum(units)::int, :feed_id
-  from read_rows(:feed_id, :source_id)
- where reason is null and (bin is not null or lot is not null)
+  from read_rows(:feed_id, :source_id) join baseline p using (location_id)
+ where reason is null and (bin is not null or lot is not null) and p.feed_id = :feed_id and p.state = 'staged'
  group by location_id, sku_id, coalesce(bin, ''), coalesce(lot, ''), coalesce(status, '')
 on conflict (location_id, sku_id, bin, lot, status) do update set quantity = excluded.quantity, feed_id = excluded.feed_id;
 
 -- name: drop_old_bins
 -- Bins that this full feed no longer names.
 delete from bin_stock b using baseline p
- where p.feed_id = :feed_id and p.location_id = b.location_id and p.scope = 'full' and b.feed_id < :feed_id;
+ where p.feed_id = :feed_id and p.location_id = b.location_id and p.scope = 'full' and p.state = 'staged'
+   and b.feed_id < :feed_id;
 
 -- name: make_parts
 -- One part per location that the feed names and its source owns; older than what is in force is superseded.
@@ -226,12 +251,30 @@ update feed set state = :state, sha256 = :sha256, rows = :rows, refused_rows = :
        finished_at = case when :state in ('superseded', 'shown') then clock_timestamp() end
  where feed_id = :feed_id;
 
+-- name: lock_parts
+-- The locations of a feed's parts: two feeds that speak of the same one begin one after the other.
+select l.location_id from location l
+ where l.location_id in (select location_id from baseline where feed_id = :feed_id and state in ('staged', 'applying'))
+ order by l.location_id for no key update;
+
 -- name: begin_apply
--- Its staged parts are in force from here on, key by key as the cursor passes.
-with begun as (
-  update baseline b set state = 'applying', previous_id = l.baseline_id
-    from location l where b.feed_id = :feed_id and b.state = 'staged' and l.location_id = b.location_id
+-- Its staged parts are in force from here on, key by key as the cursor passes; a part that a newer snapshot overtook
+-- while it waited is superseded, and so is an older one that was not done.
+with mine as (
+  select b.baseline_id, b.location_id, b.scope, b.as_of, b.state, f.baseline_id as force_id,
+         f.baseline_id is not null and f.baseline_id <> b.baseline_id and f.as_of >= b.as_of as is_overtaken
+    from baseline b join location l using (location_id) left join baseline f on f.baseline_id = l.baseline_id
+   where b.feed_id = :feed_id and b.state in ('staged', 'applying')
+), begun as (
+  update baseline b set state = 'applying', previous_id = m.force_id
+    from mine m where b.baseline_id = m.baseline_id and m.state = 'staged' and not m.is_overtaken
   returning b.baseline_id, b.location_id, b.scope
+), ended as (
+  update baseline b set state = 'superseded'
+    from mine m
+   where (b.baseline_id = m.baseline_id and m.is_overtaken)
+      or (b.location_id = m.location_id and b.state = 'applying' and b.feed_id <> :feed_id and b.as_of <= m.as_of
+          and m.scope = 'full' and m.state = 'staged' and not m.is_overtaken)
 ), first as (
   update location l set baseline_id = b.baseline_id from begun b where b.location_id = l.location_id and b.scope = 'full'
 ), feed_now as (
@@ -254,10 +297,21 @@ with done as (
    where feed_id = :feed_id and state = 'applying'
   returning location_id
 )
-update feed set state = 'applied', finished_at = clock_timestamp(), totals = totals || :totals
+update feed set state = case when exists (select from baseline where feed_id = :feed_id and state = 'staged')
+                             then 'staged' else 'applied' end,
+       finished_at = clock_timestamp()
  where feed_id = :feed_id
 returning (select count(*) from done)::int as parts,
   (select count(*) from baseline where feed_id = :feed_id and state in ('staged', 'parked'))::int as waiting;
+
+-- name: count_chunk
+-- What the feed has changed so far, chunk by chunk, so that a resumed load tells the whole.
+update feed set totals = totals || jsonb_build_object(
+         'applied_keys', coalesce((totals ->> 'applied_keys')::bigint, 0) + :keys::bigint,
+         'changed', coalesce((totals ->> 'changed')::bigint, 0) + :changed::bigint,
+         'negative', coalesce((totals ->> 'negative')::bigint, 0) + :negative::bigint,
+         'variance_units', coalesce((totals ->> 'variance_units')::bigint, 0) + :variance_units::bigint)
+ where feed_id = :feed_id;
 
 -- name: unfinished_feeds
 -- Feeds whose chunks are not all applied: a killed load goes on here.
@@ -311,8 +365,11 @@ select b.baseline_id, b.feed_id, b.location_id, l.code, s.code, b.source_id, b.s
    for update of b;
 
 -- name: release_part
--- A parked part may be applied.
-update baseline set state = 'staged' where baseline_id = :baseline_id and state = 'parked';
+-- A parked part may be applied: its feed is found again by whoever takes up what is unfinished.
+with released as (
+  update baseline set state = 'staged' where baseline_id = :baseline_id and state = 'parked' returning feed_id
+)
+update feed f set state = 'staged' from released r where f.feed_id = r.feed_id and f.state = 'applied';
 
 -- name: dismiss_part
 -- A parked part is given up.

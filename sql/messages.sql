@@ -68,11 +68,15 @@ select n.reference, l.sku_id, f.location_id, l.quantity
  where not exists (select from movement m where m.source_id = 1 and m.message_id = n.reference and m.kind <> 'baseline');
 
 -- name: expect
--- Units in transit to a location: expected, never on hand.
+-- Units in transit to a location: expected, never on hand, less those whose receipt came before their transfer.
 insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)
-select :source_id, n.reference, n.sku_id, n.location_id, 'transfer', n.quantity, n.due_on
+select :source_id, n.reference, n.sku_id, n.location_id, 'transfer', n.quantity - r.quantity, n.due_on
   from unnest(:message_refs::text[], :skus::int[], :locations::int[], :quantities::int[], :dues::date[])
        as n(reference, sku_id, location_id, quantity, due_on)
+  cross join lateral (select coalesce(sum(m.quantity), 0)::int as quantity from movement m
+                       where m.sku_id = n.sku_id and m.location_id = n.location_id and m.kind = 'receipt'
+                         and m.reference = n.reference) r
+ where n.quantity > r.quantity
 on conflict (source_id, reference, sku_id, location_id) do update set quantity = incoming.quantity + excluded.quantity;
 
 -- name: arrive

@@ -10,7 +10,8 @@ class Gates(msgspec.Struct, frozen=True):
     units_change_max_share: how far the location's total may move, either way, against what it was.
     to_zero_max_share: of the keys with stock before, how many may become zero.
     unknown_skus_max_share: of the location's rows, how many may name skus that nobody knows.
-    keys_min: locations with fewer keys with stock before are not judged by shares of them.
+    keys_min: locations with fewer keys with stock before (or, of unknown skus, with fewer rows) are not judged by
+    shares of them.
     """
 
     keys_present_min_share: float | None = 0.8
@@ -52,7 +53,7 @@ def judge(weight: Weight, gates: Gates) -> list[Verdict]:
     """The gates that this part does not pass; empty when it may be applied."""
     closed: list[Verdict] = []
     rows = weight.keys + weight.unknown_skus
-    if gates.unknown_skus_max_share is not None and rows:
+    if gates.unknown_skus_max_share is not None and rows >= max(1, gates.keys_min):
         share = weight.unknown_skus / rows
         if share > gates.unknown_skus_max_share:
             closed.append(Verdict("unknown_skus_max_share", share, gates.unknown_skus_max_share))

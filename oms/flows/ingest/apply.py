@@ -10,12 +10,13 @@ import msgspec
 from oms import ledger, record
 from oms.db import Connection, Database, Sql
 from oms.errors import Conflict, NotFound
-from oms.flows.ingest.stage import Progress, close_feed
+from oms.flows.ingest.stage import Progress, add_absent, close_feed, feed_parts, find_source, keep_beside
 
 sql = Sql("ingest")
 
 CHUNK_SECONDS = 0.025
 """What a chunk's locks should last; chunks grow and shrink towards it (50 ms is the promise)."""
+CHUNK_KEYS_FIRST = 1_000
 CHUNK_KEYS_MAX = 8_000
 
 
@@ -81,10 +82,12 @@ class Part(msgspec.Struct, frozen=True):
     numbers: dict[str, Any]
 
 
+lock_parts = sql.rows("lock_parts", int)
 begin_apply = sql.one("begin_apply", int)
 pin_untouched = sql.run("pin_untouched")
 finish_apply = sql.maybe("finish_apply", Finished)
 unfinished_feeds = sql.rows("unfinished_feeds", Unfinished)
+count_chunk = sql.run("count_chunk")
 difference = sql.rows("difference", Difference)
 difference_totals = sql.one("difference_totals", DifferenceTotals)
 feed_to_apply = sql.maybe("feed_to_apply", str)
@@ -95,7 +98,13 @@ dismiss_part = sql.run("dismiss_part")
 
 
 async def apply(
-    db: Database, *, feed_id: int, who: str, progress: Progress | None = None, keys_total: int | None = None
+    db: Database,
+    *,
+    feed_id: int,
+    who: str,
+    progress: Progress | None = None,
+    keys_total: int | None = None,
+    chunk_keys: int = CHUNK_KEYS_FIRST,
 ) -> Applied:
     """Brings the staged parts of a feed into force; a killed run goes on where its last chunk ended.
 
@@ -105,10 +114,11 @@ async def apply(
         source = await feed_to_apply(tx, feed_id=feed_id)
         if source is None:
             raise NotFound(f"There is no feed {feed_id} that waits to be applied.")
+        await lock_parts(tx, feed_id=feed_id)
         await begin_apply(tx, feed_id=feed_id)
         await pin_untouched(tx, feed_id=feed_id)
     keys = changed = negative = variance = 0
-    worst, size = 0.0, 1_000
+    worst, size = 0.0, chunk_keys
     more = True
     while more:
         async with db.transaction() as tx:
@@ -116,20 +126,25 @@ async def apply(
             cursor = await feed_cursor_now(tx, feed_id=feed_id)
             after, done = await ledger.rebase(tx, feed_id=feed_id, after=cursor, keys=size, who=f"{source} by {who}")
             more = after > cursor
+            chunk = {
+                "keys": sum(d.keys for d in done), "changed": sum(d.changed for d in done),
+                "negative": sum(d.negative for d in done), "variance_units": sum(d.variance_units for d in done),
+            }  # fmt: skip
+            if more:
+                await count_chunk(tx, feed_id=feed_id, **chunk)
         seconds = time.perf_counter() - started
         if more:
-            chunk = sum(d.keys for d in done)
-            keys += chunk
-            changed += sum(d.changed for d in done)
-            negative += sum(d.negative for d in done)
-            variance += sum(d.variance_units for d in done)
+            keys += chunk["keys"]
+            changed += chunk["changed"]
+            negative += chunk["negative"]
+            variance += chunk["variance_units"]
             worst = max(worst, seconds)
             size = max(50, min(CHUNK_KEYS_MAX, int(size * min(2.0, max(0.5, CHUNK_SECONDS / max(seconds, 1e-4))))))
             if progress:
                 progress("apply", keys, keys_total)
     totals = {"applied_keys": keys, "changed": changed, "negative": negative, "variance_units": variance}
     async with db.transaction() as tx:
-        finished = await finish_apply(tx, feed_id=feed_id, totals=totals)
+        finished = await finish_apply(tx, feed_id=feed_id)
         assert finished is not None
         if not finished.waiting:
             await close_feed(tx, feed_id=feed_id)
@@ -171,6 +186,13 @@ async def release(db: Database, *, baseline_id: int, who: str) -> bool:
         await record.keep(tx, who=who, steps=[record.Step("feed", str(part.feed_id), step, detail=part.location)])
         if agreed:
             await release_part(tx, baseline_id=baseline_id)
+            # keys that came to be while it waited are absent from it, too
+            source = await find_source(tx, part.source)
+            await add_absent(tx, feed_id=part.feed_id, absent_is_zero=source.absent_is_zero)
+            await keep_beside(
+                tx, feed_id=part.feed_id, source_id=part.source_id, as_of=part.as_of, has_incoming=True,
+                has_bins=source.sums_rows,
+            )  # fmt: skip
             await record.settle_exceptions(
                 tx, who=who, resolution="released by two people", of=[("feed_parked", str(baseline_id))]
             )
@@ -187,6 +209,9 @@ async def dismiss(db: Database, *, baseline_id: int, who: str, why: str) -> None
             tx, who=who, steps=[record.Step("feed", str(part.feed_id), "dismissed", why=why, detail=part.location)]
         )
         await record.settle_exceptions(tx, who=who, resolution=why, of=[("feed_parked", str(baseline_id))])
+        left: dict[str, int] = dict(await feed_parts(tx, feed_id=part.feed_id))
+        if not left.keys() & {"staged", "applying", "parked"}:
+            await close_feed(tx, feed_id=part.feed_id)
 
 
 async def revert(db: Database, *, baseline_id: int, who: str, why: str) -> Mapping[str, int] | None:

@@ -290,18 +290,19 @@ def _cannot(source: Teller, message: Message, row: Resolved) -> _Put | None:
 
 async def _transit(tx: Connection, source: Teller, beside: Sequence[tuple[Message, int, int, int]]) -> None:
     """Units that left for another location are expected there; a receipt that names them ends that."""
+    # receipts first: what is expected after them is less what has come already, in this batch too
+    coming = [row for row in beside if row[0].kind == "receipt"]
+    if coming:
+        await arrive(
+            tx, message_refs=[m.reference for m, *_ in coming], skus=[s for _, s, _, _ in coming],
+            locations=[at for _, _, at, _ in coming], quantities=[q for *_, q in coming],
+        )  # fmt: skip
     leaving = [row for row in beside if row[0].kind == "transfer"]
     if leaving:
         await expect(
             tx, source_id=source.source_id, message_refs=[m.id for m, *_ in leaving], skus=[s for _, s, _, _ in leaving],
             locations=[to for _, _, to, _ in leaving], quantities=[q for *_, q in leaving],
             dues=[(m.occurred_at + timedelta(days=TRANSIT_DAYS)).date() for m, *_ in leaving],
-        )  # fmt: skip
-    coming = [row for row in beside if row[0].kind == "receipt"]
-    if coming:
-        await arrive(
-            tx, message_refs=[m.reference for m, *_ in coming], skus=[s for _, s, _, _ in coming],
-            locations=[at for _, _, at, _ in coming], quantities=[q for *_, q in coming],
         )  # fmt: skip
 
 

@@ -98,6 +98,7 @@ index_keys = sql.run("index_keys")
 refuse_bad_rows = sql.one("refuse_bad_rows", int)
 refuse_doubled_keys = sql.one("refuse_doubled_keys", int)
 sum_holds = sql.run("sum_holds")
+drop_incoming = sql.run("drop_incoming")
 take_incoming = sql.run("take_incoming")
 keep_bins = sql.run("keep_bins")
 drop_old_bins = sql.run("drop_old_bins")
@@ -186,7 +187,9 @@ async def _watermark_ids(tx: Connection, watermark: Mapping[str, int]) -> dict[s
     return {str(ids[code]): sequence for code, sequence in watermark.items()}
 
 
-async def _copy(db: Database, *, feed_id: int, reader: Reader, progress: Progress | None) -> tuple[int, list[RowRefused]]:
+async def _copy(
+    db: Database, *, feed_id: int, reader: Reader, progress: Progress | None
+) -> tuple[int, list[RowRefused]]:
     """Streams the reader's batches into the feed's partition; memory does not grow with the file."""
     faults: list[RowRefused] = []
     rows = 0
@@ -254,24 +257,21 @@ async def _complete(
         if resolved.good < rows:
             beside = await beside_rows(tx, **ids)
         if resolved.good + beside < rows:
-            refused += await refuse_bad_rows(tx, **ids)
+            refused += await refuse_bad_rows(tx, **ids, sums_rows=source.sums_rows)
         refused += await refuse_doubled_keys(tx, **ids, sums_rows=source.sums_rows)
         if resolved.held_keys:
             await sum_holds(tx, **ids)
-        if beside:
-            await take_incoming(tx, **ids, as_of=as_of)
         tell(2)
         foreign = await not_owned(tx, **ids)
         if foreign:
             await leave_locations(tx, feed_id=feed_id, locations=[f.location_id for f in foreign])
             await record.raise_exceptions(tx, [_foreign(source, feed_id, f) for f in foreign])
         await make_parts(tx, feed_id=feed_id)
-        if source.sums_rows and not dry_run:
-            await keep_bins(tx, **ids)
-            await drop_old_bins(tx, feed_id=feed_id)
         await add_absent(tx, feed_id=feed_id, absent_is_zero=source.absent_is_zero)
         tell(3)
         parked, absent = await _gate(tx, source=source, feed_id=feed_id, refused=refused)
+        if not dry_run:
+            await keep_beside(tx, **ids, as_of=as_of, has_incoming=beside > 0, has_bins=source.sums_rows)
         parts: dict[str, int] = dict(await feed_parts(tx, feed_id=feed_id))
         state = "shown" if dry_run else "staged"
         if not dry_run and parts and set(parts) == {"superseded"}:
@@ -295,6 +295,18 @@ async def _complete(
             await close_feed(tx, feed_id=feed_id)
         tell(4)
     return done
+
+
+async def keep_beside(
+    tx: Connection, *, feed_id: int, source_id: int, as_of: datetime, has_incoming: bool, has_bins: bool
+) -> None:
+    """What the staged parts of a feed say beside quantities: what is expected, and bins and lots for looking."""
+    await drop_incoming(tx, feed_id=feed_id, source_id=source_id)
+    if has_incoming:
+        await take_incoming(tx, feed_id=feed_id, source_id=source_id, as_of=as_of)
+    if has_bins:
+        await keep_bins(tx, feed_id=feed_id, source_id=source_id)
+        await drop_old_bins(tx, feed_id=feed_id)
 
 
 async def _gate(tx: Connection, *, source: Source, feed_id: int, refused: int) -> tuple[list[str], int]:
