@@ -6,10 +6,13 @@ It takes signed pushes at POST /hook (each id once), gives its orders at GET /or
 deducts from its own stock at once. With a state file it knows all that again when it is started again. GET /stock
 shows what it believes. POST /faults tells it how to answer the next
 pushes: `[{"status":500}, {"status":429,"retry_after":1}, {"seconds":2}, {"drop":"before"}, {"drop":"after"}]`.
+
+It ends when the process that started it ends, however that came about.
 """
 
 import argparse
 import asyncio
+import os
 import sys
 from bisect import bisect_right
 from collections import deque
@@ -25,6 +28,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 BODY_BYTES_MAX = 10_000_000
 HEAD_LINES_MAX = 100
 PAGE = 1_000
+PARENT_SECONDS = 0.5
+"""How often it looks whether the process that started it is still there."""
 RESET = "availability.reset"
 TYPES = (RESET, "availability.delta")
 
@@ -278,7 +283,11 @@ async def _one(shop: Shop, reader: asyncio.StreamReader, writer: asyncio.StreamW
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     length = int(headers.get("content-length", "0"))
-    if not 0 <= length <= BODY_BYTES_MAX:
+    if length < 0:
+        return False
+    if length > BODY_BYTES_MAX:  # answered, not dropped: who gets no answer must send it again and again
+        writer.write(b"HTTP/1.1 413 413\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
         return False
     body = await reader.readexactly(length)
     try:
@@ -293,13 +302,14 @@ async def _one(shop: Shop, reader: asyncio.StreamReader, writer: asyncio.StreamW
     return headers.get("connection", "").lower() != "close"
 
 
-async def run(shop: Shop, *, host: str, port: int) -> None:
-    """Serves until the process is ended; says where on its first line of output."""
+async def run(shop: Shop, *, host: str, port: int, parent: int) -> None:
+    """Serves until it is ended, or the process `parent` is; says where on its first line of output."""
     server = await serve(shop, host=host, port=port)
     taken = server.sockets[0].getsockname()[1]
     print(f"http://{host}:{taken}", flush=True)
-    async with server:
-        await server.serve_forever()
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event says it on every system
+        await asyncio.sleep(PARENT_SECONDS)
+    server.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -310,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--secret", action="append", required=True, help="whsec_…; twice for rotation")
     options.add_argument("--orders", type=Path, help="orders captured overnight, one JSON object per line")
     options.add_argument("--state", type=Path, help="a file to know again what was told and sold, when started again")
+    parent = os.getppid()
     chosen = options.parse_args(arguments)
     orders = []
     if chosen.orders:
@@ -319,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.state:
         shop.keep_in(chosen.state)
     try:
-        asyncio.run(run(shop, host=chosen.host, port=chosen.port))
+        asyncio.run(run(shop, host=chosen.host, port=chosen.port, parent=parent))
     except KeyboardInterrupt:
         return 0
     return 0

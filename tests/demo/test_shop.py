@@ -206,6 +206,32 @@ async def test_a_shop_that_is_killed_knows_again_what_it_was_told_and_sold(tmp_p
         assert [o["number"] for o in (await shop.page(until=NOW + timedelta(hours=1))).json()["orders"]] == ["1"]
 
 
+async def test_a_body_beyond_the_limit_is_refused_before_it_is_read(shop: Running) -> None:
+    host, port = str(shop.http.base_url).removeprefix("http://").rstrip("/").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST /hook HTTP/1.1\r\ncontent-length: {module.BODY_BYTES_MAX + 1}\r\n\r\n".encode())
+    async with asyncio.timeout(20):
+        assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+
+
+async def test_it_ends_when_the_process_that_started_it_is_killed() -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-m', 'oms.demo.shop', '--secret', {SECRET!r}])\n"
+        "time.sleep(60)\n"
+    )
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout is not None
+    url = (await parent.stdout.readline()).decode().strip()
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        assert (await http.get("/stock")).status_code == 200
+    parent.kill()
+    async with asyncio.timeout(20):
+        assert await parent.stdout.read() == b"", "the pipe ends with the last process that holds it: the shop"
+    await parent.wait()
+
+
 async def test_what_is_no_request_of_ours_harms_nobody(shop: Running) -> None:
     assert (await shop.http.get("/nowhere")).status_code == 404
     assert (await shop.http.post("/sales", content=b"{")).status_code == 400
