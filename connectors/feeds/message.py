@@ -1,7 +1,7 @@
 """One movement as a source tells it, and what makes it one that can be understood."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,6 @@ import msgspec
 KINDS = ("sale", "return", "receipt", "shipment", "transfer", "adjustment", "count", "hold", "release")
 QUANTITY_MAX = 1_000_000_000
 CODE_CHARS_MAX = 200
-MESSAGES_MAX = 1000
 YEARS = range(1970, 2200)
 _WHOLE = re.compile(r"([+-]?[0-9]{1,19})(?:\.0*)?", re.ASCII)
 
@@ -44,34 +43,6 @@ class BadMessage(Exception):
         super().__init__(f"{field}: {reason}")
         self.field, self.reason = field, reason
         self.value = None if value is None else str(value)[:CODE_CHARS_MAX]
-
-
-class BadItem(msgspec.Struct, frozen=True):
-    """A message of a list that cannot be understood: its place from 0, the field, why, and the value."""
-
-    index: int
-    field: str
-    reason: str
-    value: str | None = None
-
-
-def read_messages(items: Sequence[Any]) -> tuple[list[Message], list[BadItem]]:
-    """The messages of a list, in order, and those that cannot be understood.
-
-    Raises BadMessage when there are more than MESSAGES_MAX.
-    """
-    if len(items) > MESSAGES_MAX:
-        raise BadMessage("messages", f"at most {MESSAGES_MAX:,} in one call; send the rest in further ones", len(items))
-    messages: list[Message] = []
-    bad: list[BadItem] = []
-    for index, item in enumerate(items):
-        try:
-            if not isinstance(item, Mapping):
-                raise BadMessage("message", "must be an object", item)
-            messages.append(read_message(item))
-        except BadMessage as error:
-            bad.append(BadItem(index, error.field, error.reason, error.value))
-    return messages, bad
 
 
 def read_message(given: Mapping[str, Any]) -> Message:

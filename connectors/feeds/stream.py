@@ -1,9 +1,8 @@
 """Bytes of a file or an upload as text lines, unpacked where they are gzipped, hashed as they come."""
 
-import asyncio
 import hashlib
 import zlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from connectors.feeds import FileRefused
@@ -71,25 +70,6 @@ class Source:
                     raise FileRefused(self.name, "a line is longer than 16 MB", "Is this a text file with line ends?")
         if rest:
             yield rest
-
-
-def upload_blocks(chunks: AsyncIterator[bytes], *, loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
-    """An upload as blocks for a reader in another thread, which is as fast as the reader and no faster.
-
-    What the upload raises is raised here. To be read outside the loop's own thread, which it would block.
-    """
-
-    async def following() -> bytes:
-        parts, size = [], 0
-        async for chunk in chunks:
-            parts.append(chunk)
-            size += len(chunk)
-            if size >= BLOCK_BYTES:
-                break
-        return b"".join(parts)
-
-    while block := asyncio.run_coroutine_threadsafe(following(), loop).result():
-        yield block
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:

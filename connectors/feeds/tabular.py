@@ -152,7 +152,7 @@ class _Plain:
             return None
         text = block.replace("\r\n", "\n") if "\r" in block else block
         text = text if text.endswith("\n") else text + "\n"
-        if '"' in text or (" " in text and (text[0] == " " or any(pair in text for pair in self._beside))):
+        if " " in text and (text[0] == " " or any(pair in text for pair in self._beside)):
             return None
         if self._lines.fullmatch(text) is None:
             return None

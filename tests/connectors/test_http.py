@@ -106,8 +106,11 @@ async def test_a_name_with_several_addresses_is_reached_at_the_one_that_listens(
 
 
 def names(found: list[Any]) -> Any:
+    """A name that is known once: who looks it up again is led astray."""
+    answers = [found]
+
     async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
-        return found
+        return answers.pop()
 
     return getaddrinfo
 

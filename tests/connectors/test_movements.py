@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.feeds import FileRefused, RowRefused
-from connectors.feeds.message import KINDS, BadMessage, Message, read_message, read_messages
+from connectors.feeds.message import KINDS, BadMessage, Message, read_message
 from connectors.feeds.movements import read_movements
 from connectors.feeds.stream import Source
 
@@ -116,14 +116,6 @@ def test_every_kind_of_movement_is_understood_and_only_an_adjustment_may_be_belo
     assert read_message(GOOD | {"kind": kind, "to": "S2"}).kind == kind
     if kind == "adjustment":
         assert read_message(GOOD | {"kind": kind, "quantity": -3}).quantity == -3
-
-
-def test_a_list_gives_its_messages_in_order_and_each_bad_one_by_its_place() -> None:
-    messages, bad = read_messages([GOOD, 5, GOOD | {"quantity": "x"}, GOOD | {"id": "m2"}])
-    assert [m.id for m in messages] == ["m1", "m2"]
-    assert [(b.index, b.field, b.value) for b in bad] == [(1, "message", "5"), (2, "quantity", "x")]
-    with pytest.raises(BadMessage, match="at most 1,000"):
-        read_messages([GOOD] * 1001)
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
