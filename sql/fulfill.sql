@@ -13,11 +13,13 @@ select f.fulfillment_id, f.order_id, f.location_id, l.code, f.state, f.capacity_
  order by f.fulfillment_id for update of f;
 
 -- name: take_lines
--- Takes the lines of fulfillments that still have units.
-select f.fulfillment_id, f.line_id, n.line, f.sku_id, s.code, n.pool_id, f.quantity, coalesce(n.price_cents, 0),
-       f.reference, d.acked_sequence, d.acked_at, d.counted_in
+-- Takes the lines of fulfillments that still have units; of a kit's part, how many are in one kit.
+select f.fulfillment_id, f.line_id, n.line, f.sku_id, s.code, n.pool_id, f.quantity, coalesce(k.per, 1),
+       coalesce(n.price_cents, 0), f.reference, d.acked_sequence, d.acked_at, d.counted_in
   from fulfillment_line f
   join order_line n using (line_id)
+  join orders o using (order_id)
+  left join lateral kit_sold(o.channel_id, n.sku, n.sku_id) k on n.part > 0
   join sku s on s.sku_id = f.sku_id
   left join deduction d on d.reference = f.reference
  where f.fulfillment_id = any(:ids::uuid[]) and f.quantity > 0

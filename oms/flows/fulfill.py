@@ -1,7 +1,7 @@
 """A location works: accepts, picks, packs, ships; or rejects, and its lines are open again."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -12,7 +12,15 @@ from oms.access import Actor, sees_location
 from oms.book import Book
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
-from oms.domain.fulfillment import NEXT, UNPICKED, after_step
+from oms.domain.fulfillment import (
+    NEXT,
+    UNPICKED,
+    Fulfillment,
+    FulfillmentLine,
+    Rejected,
+    after_step,
+    with_parts,
+)
 from oms.errors import BadInput, Conflict, NotAllowed, NotFound
 
 sql = Sql("fulfill")
@@ -20,44 +28,6 @@ sql = Sql("fulfill")
 NOT_AGAIN_HOURS = 72
 """How long a location is not asked again for a sku of an order that it rejected."""
 STOCK_ROLES = frozenset({"associate", "operator", "approver", "admin"})
-
-
-class Fulfillment(msgspec.Struct, frozen=True):
-    """What a step must know of a fulfillment."""
-
-    fulfillment_id: UUID
-    order_id: UUID
-    location_id: int
-    location: str
-    state: str
-    capacity_day: date
-    channel_id: int
-    is_pickup: bool
-
-
-class FulfillmentLine(msgspec.Struct, frozen=True):
-    """Units of an order line that a fulfillment still has."""
-
-    fulfillment_id: UUID
-    line_id: int
-    line: str
-    sku_id: int
-    sku: str
-    pool_id: int
-    quantity: int
-    price_cents: int
-    reference: str
-    acked_sequence: int | None
-    acked_at: datetime | None
-    counted_in: int | None
-
-
-class Rejected(msgspec.Struct, frozen=True):
-    """Units of a line that a location cannot fulfill, and why."""
-
-    line: str
-    quantity: int
-    reason: str
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -245,11 +215,13 @@ async def reject(
 
 
 def _rejected_units(held: Sequence[FulfillmentLine], lines: Sequence[Rejected]) -> dict[int, int]:
-    """Line id → units given back. Names each line that is not there, or not with so many units."""
+    """Line id → units given back; of a kit, so many of each part. Names each line that has not so many here."""
     wanted: dict[str, int] = {}
     for r in lines:
         wanted[r.line] = wanted.get(r.line, 0) + r.quantity
-    with_it = {n.line: n.quantity for n in held}
+    with_it: dict[str, int] = {}
+    for n in held:
+        with_it[n.line] = max(with_it.get(n.line, 0), -(-n.quantity // n.per))
     faults = [
         {"line": line, "reason": f"has {with_it.get(line, 0)} units here, {quantity} were rejected"}
         for line, quantity in wanted.items()
@@ -257,12 +229,7 @@ def _rejected_units(held: Sequence[FulfillmentLine], lines: Sequence[Rejected]) 
     ]
     if faults or not wanted:
         raise BadInput("Name lines of this fulfillment, each with 1 or more of its units.", items=faults)
-    units: dict[int, int] = {}
-    for n in held:
-        # the parts of a kit go together
-        if n.line in wanted:
-            units[n.line_id] = wanted[n.line] if n.quantity == with_it[n.line] else min(n.quantity, wanted[n.line])
-    return units
+    return with_parts(held, wanted)
 
 
 async def take_back(
@@ -384,14 +351,15 @@ async def _relieve_one(tx: Connection, fulfillment: UUID, *, key: Key, who: str,
     await ledger.lock(tx, {n.sku_id for n in held})
     stock = (await ledger.stock(tx, [(key.sku_id, key.location_id)]))[key.sku_id, key.location_id]
     missing = stock.allocated - max(0, stock.on_hand)
-    units: dict[int, int] = {}
+    wanted: dict[str, int] = {}
     for n in held:
         if n.sku_id == key.sku_id and missing > 0:
-            units[n.line_id] = min(n.quantity, missing)
-            missing -= units[n.line_id]
+            wanted[n.line] = -(-min(n.quantity, missing) // n.per)
+            missing -= min(n.quantity, wanted[n.line] * n.per)
+    units = with_parts(held, wanted)
     if not units:
         return 0
-    skus = {n.line: n.sku for n in held if n.line_id in units}
+    skus = {n.line: n.sku for n in held if n.line_id in units and n.sku_id == key.sku_id}
     await record.raise_exceptions(
         tx,
         [

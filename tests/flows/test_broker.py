@@ -1,0 +1,284 @@
+"""A run plans what is open and writes what still fits: once, whoever writes it, and no promise is broken by it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+from oms import access
+from oms.db import Database
+from oms.errors import NotFound
+from oms.flows import broker, fulfill
+from oms.flows.order.change import cancel, hold, release
+from oms.flows.order.read import read_order
+from tests.demand import captured, order, planned, reject, work_of, work_up_to
+from tests.feeding import NOW, ask, at, change, check, sale, say, stock
+from tests.world import Net, set_stock, small_network
+
+
+@pytest.fixture
+async def net(db: Database) -> AsyncIterator[Net]:
+    yield await small_network(db)
+    await check(db)
+
+
+async def run(db: Database, **given: object) -> broker.Run:
+    return await broker.run(db, who="test", now=NOW, seconds=2, **given)  # type: ignore[arg-type]
+
+
+async def lines(db: Database, order_id: UUID) -> list[tuple[int, int]]:
+    """Open and allocated units of each line."""
+    return [(n.open, n.allocated) for n in (await read_order(db, order_id=order_id)).lines]
+
+
+async def places(db: Database, order_id: UUID) -> list[str]:
+    """Where an order's work is."""
+    return sorted((await work_of(db, order_id, order_id)).fulfillments)
+
+
+async def fate(db: Database, run_id: UUID) -> list[tuple[str, str | None]]:
+    """What became of a run's decisions."""
+    return [(d.state, d.result) for d in await broker.why(db, run_id=run_id, number=None, after=None, limit=100)]
+
+
+async def test_open_lines_are_planned_allocated_and_told_why(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=5)
+    await set_stock(db, sku="B", location="S1", quantity=5)
+    first = await captured(db, order(net, "N1", ("A", 2), ("B", 1)))
+    second = await captured(db, order(net, "N2", ("A", 1), ("C", 1)))
+    done = await run(db)
+    assert (done.state, done.summary["applied"], done.summary["assigned_lines"]) == ("applied", 2, 3)
+    assert (await lines(db, first), await lines(db, second)) == ([(0, 2), (0, 1)], [(0, 1), (1, 0)])
+    assert await places(db, first) == ["S1", "W1"]
+    (why,) = await broker.why(db, run_id=done.id, number="N2", after=None, limit=9)
+    assert (why.channel, why.plan[0]["location"], len(why.why["unfilled"])) == ("web", "W1", 1)
+    again = await run(db)
+    assert again.summary["assigned_lines"] == 0
+
+
+async def test_a_dry_run_allocates_nothing_and_is_not_taken_up_later(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=5)
+    made = await captured(db, order(net, "N1", ("A", 2)))
+    done = await run(db, dry_run=True)
+    assert (done.state, done.dry_run, done.summary["assigned_lines"]) == ("planned", True, 1)
+    await change(db, "update run set leased_until = clock_timestamp() - interval '1 hour'")
+    assert await broker.resume(db, who="test", now=NOW) == 0
+    assert await lines(db, made) == [(2, 0)]
+
+
+async def test_a_run_that_was_killed_after_its_plan_is_written_once_by_whoever_takes_it_up(
+    db: Database, net: Net
+) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=50)
+    ids = [await captured(db, order(net, f"N{n}", ("A", 2))) for n in range(5)]
+    runs = [await planned(db, net, order_id, ("1", 2, "W1")) for order_id in ids]
+    assert await broker.resume(db, who="test", now=NOW) == 0  # their worker may still live
+    await change(db, "update run set leased_until = clock_timestamp() - interval '1 second'")
+    await asyncio.gather(*(broker.resume(db, who=f"w{n}", now=NOW) for n in range(3)))
+    await asyncio.gather(*(broker.apply(db, run_id=r, who="again", now=NOW) for r in runs))
+    assert [await lines(db, i) for i in ids] == [[(0, 2)]] * 5
+    assert await stock(db, "A", "W1", "allocated") == 10
+    assert await ask(db, "select count(*) from fulfillment") == 5
+
+
+async def test_a_run_that_was_killed_while_it_read_is_given_up(db: Database, net: Net) -> None:
+    async with db.transaction() as tx:
+        run_id = await broker.begin_run(
+            tx, dry_run=False, policy=None, seconds=1.0, seed=0, who="test", lease_seconds=-1
+        )
+    assert await broker.resume(db, who="test", now=NOW) == 1
+    assert (await broker.read(db, run_id=run_id)).state == "failed"
+    with pytest.raises(NotFound):
+        await broker.read(db, run_id=UUID(int=1))
+
+
+async def test_orders_that_another_run_has_planned_are_left_to_it(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=5)
+    made = await captured(db, order(net, "N1", ("A", 2)))
+    waiting = await planned(db, net, made, ("1", 2, "W1"))
+    other = await run(db)
+    assert other.summary["lines"] == 0
+    await broker.apply(db, run_id=waiting, who="test", now=NOW)
+    assert await lines(db, made) == [(0, 2)]
+
+
+async def test_a_line_that_changed_since_it_was_read_stays_open(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=9)
+    made = [await captured(db, order(net, f"N{n}", ("A", 2))) for n in range(3)]
+    runs = [await planned(db, net, i, ("1", 2, "W1")) for i in made]
+    await hold(db, order_id=made[0], lines=None, reason="fraud", who="test")
+    await cancel(db, order_id=made[1], lines=None, why="gone", who="test")
+    await hold(db, order_id=made[2], lines=None, reason="fraud", who="test")
+    await release(db, order_id=made[2], lines=None, who="test")
+    for run_id in runs:
+        await broker.apply(db, run_id=run_id, who="test", now=NOW)
+        assert await fate(db, run_id) == [("dropped", "changed since it was read")]
+    assert [await lines(db, i) for i in made] == [[(2, 0)], [(0, 0)], [(2, 0)]]
+    await run(db)
+    assert [await lines(db, i) for i in made] == [[(2, 0)], [(0, 0)], [(0, 2)]]
+
+
+async def test_what_others_took_meanwhile_stays_open(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=2)
+    made = await captured(db, order(net, "N1", ("A", 2)))
+    run_id = await planned(db, net, made, ("1", 2, "S1"))
+    await say(db, "pos", sale("m", "A", "S1", 1, at=at(1)))
+    await broker.apply(db, run_id=run_id, who="test", now=NOW)
+    assert (await fate(db, run_id), await lines(db, made)) == ([("dropped", "its stock went to others")], [(2, 0)])
+
+
+async def test_a_location_that_went_off_gets_nothing(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=2)
+    made = await captured(db, order(net, "N1", ("A", 2)))
+    run_id = await planned(db, net, made, ("1", 2, "S1"))
+    await change(db, "update location set is_on = false where code = 'S1'")
+    await broker.apply(db, run_id=run_id, who="test", now=NOW)
+    assert (await fate(db, run_id), await lines(db, made)) == ([("dropped", "the location is off")], [(2, 0)])
+    await change(db, "update location set is_on = true where code = 'S1'")
+
+
+async def test_one_pools_line_is_not_allocated_where_it_breaks_anothers_promise(db: Database, net: Net) -> None:
+    # web may take from W1 and S1, local only from S1 and S2: the unit in S1 is local's only one
+    await set_stock(db, sku="A", location="W1", quantity=1)
+    await set_stock(db, sku="A", location="S1", quantity=1)
+    web = await captured(db, order(net, "N1", ("A", 1)))
+    local = await captured(db, order(net, "N2", ("A", 1), channel="local"))
+    wrong = await planned(db, net, web, ("1", 1, "S1"))
+    await broker.apply(db, run_id=wrong, who="test", now=NOW)
+    assert await fate(db, wrong) == [("dropped", "another pool's promise would be broken")]
+    await run(db)
+    assert (await places(db, web), await places(db, local)) == (["W1"], ["S1"])
+
+
+async def test_a_line_is_not_allocated_outside_its_pool(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S2", quantity=1)
+    await set_stock(db, sku="A", location="W1", quantity=1)
+    made = await captured(db, order(net, "N1", ("A", 1)))
+    wrong = await planned(db, net, made, ("1", 1, "S2"))
+    await broker.apply(db, run_id=wrong, who="test", now=NOW)
+    assert await fate(db, wrong) == [("dropped", "the location is not in its pool any more")]
+
+
+async def test_a_day_that_is_full_takes_no_more_and_rejected_work_makes_room_again(db: Database, net: Net) -> None:
+    await change(db, "update location set capacity_orders = 1 where code = 'W1'")
+    await set_stock(db, sku="A", location="W1", quantity=9)
+    first = await captured(db, order(net, "N1", ("A", 1)))
+    second = await captured(db, order(net, "N2", ("A", 1)))
+    runs = [await planned(db, net, i, ("1", 1, "W1")) for i in (first, second)]
+    for run_id in runs:
+        await broker.apply(db, run_id=run_id, who="test", now=NOW)
+    assert await fate(db, runs[1]) == [("dropped", "its location's day is full")]
+    assert (await run(db)).summary["unfilled"] == {"capacity": 1} or await lines(db, second) == [(1, 0)]
+    await reject(db, await work_of(db, first, runs[0]), ("1", 1))
+    await run(db)
+    assert (await lines(db, first), await lines(db, second)) == ([(1, 0)], [(0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("split", "kept"),
+    [("free", [(0, 1), (1, 0)]), ("complete", [(1, 0), (1, 0)]), ("keep_together", [(1, 0), (1, 0)])],
+)
+async def test_a_line_that_fails_takes_with_it_what_its_split_rule_binds_to_it(
+    db: Database, net: Net, split: str, kept: list[tuple[int, int]]
+) -> None:
+    for sku in "AB":
+        await set_stock(db, sku=sku, location="S1", quantity=1)
+    made = await captured(db, order(net, "N1", ("A", 1), ("B", 1), split=split))
+    run_id = await planned(db, net, made, ("1", 1, "S1"), ("2", 1, "S1"))
+    await say(db, "pos", sale("m", "B", "S1", 1, at=at(1)))
+    await broker.apply(db, run_id=run_id, who="test", now=NOW)
+    assert await lines(db, made) == kept
+
+
+@pytest.mark.parametrize(("split", "expected"), [("single", 1), ("free", 2)])
+async def test_the_engine_keeps_to_the_split_rule(db: Database, net: Net, split: str, expected: int) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=1)
+    await set_stock(db, sku="B", location="W1", quantity=1)
+    made = await captured(db, order(net, "N1", ("A", 1), ("B", 1), split=split))
+    await run(db)
+    assert sum(allocated for _, allocated in await lines(db, made)) == expected
+    assert len(await places(db, made)) == expected
+
+
+async def test_a_rejected_line_goes_elsewhere_and_is_not_asked_for_there_again(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=5)
+    await set_stock(db, sku="A", location="W1", quantity=5)
+    made = await captured(db, order(net, "N1", ("A", 1)))
+    seen = []
+    for _ in range(3):
+        done = await run(db)
+        work = await work_of(db, made, done.id)
+        seen += sorted(work.fulfillments)
+        if work.fulfillments:
+            await reject(db, work, ("1", 1))
+    assert sorted(seen) == ["S1", "W1"]
+    assert await lines(db, made) == [(1, 0)]
+    # another order's line may still go there
+    other = await captured(db, order(net, "N2", ("A", 1)))
+    await run(db)
+    assert await lines(db, other) == [(0, 1)]
+
+
+async def test_relieved_work_is_brokered_where_the_stock_is(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=2)
+    made = await captured(db, order(net, "N1", ("A", 2)))
+    await run(db)
+    assert await places(db, made) == ["S1"]
+    await say(db, "pos", sale("m", "A", "S1", 2, at=at(1)))
+    await set_stock(db, sku="A", location="W1", quantity=2)
+    assert await fulfill.relieve(db, who="test", now=NOW) == 1
+    await run(db)
+    assert (await places(db, made), await lines(db, made)) == (["W1"], [(0, 2)])
+
+
+async def test_two_runs_at_once_allocate_each_line_once(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=4)
+    ids = [await captured(db, order(net, f"N{n}", ("A", 1))) for n in range(6)]
+    await asyncio.gather(run(db), run(db))
+    assert sorted([await lines(db, i) for i in ids]) == [[(0, 1)]] * 4 + [[(1, 0)]] * 2
+    assert await stock(db, "A", "W1", "allocated") == 4
+
+
+async def test_a_run_and_shipping_and_rejection_at_once_end_in_balance(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=6)
+    await set_stock(db, sku="A", location="W1", quantity=6)
+    ids = [await captured(db, order(net, f"N{n}", ("A", 1))) for n in range(8)]
+    done = await run(db)
+    works = [await work_of(db, i, done.id) for i in ids]
+    await asyncio.gather(
+        *(work_up_to(db, w, "ship") for w in works[:4]), *(reject(db, w, ("1", 1)) for w in works[4:]), run(db), run(db)
+    )
+    await run(db)
+    assert [await lines(db, i) for i in ids] == [[(0, 0)]] * 4 + [[(0, 1)]] * 4
+
+
+async def test_a_kits_parts_go_together(db: Database, net: Net) -> None:
+    await change(db, "update sku set is_kit = true where code = 'E'")
+    await change(db, "insert into kit values ($1, $2, 2), ($1, $3, 1)", net.skus["E"], net.skus["A"], net.skus["B"])
+    await set_stock(db, sku="A", location="S1", quantity=2)
+    await set_stock(db, sku="B", location="W1", quantity=2)
+    made = await captured(db, order(net, "N1", ("E", 1)))
+    await run(db)
+    assert await lines(db, made) == [(2, 0), (1, 0)]
+    await set_stock(db, sku="A", location="W1", quantity=2)
+    await run(db)
+    assert (await lines(db, made), await places(db, made)) == ([(0, 2), (0, 1)], ["W1"])
+    work = await work_of(db, made, made)
+    await fulfill.reject(
+        db, fulfillment=work.fulfillment, lines=[fulfill.Rejected("1", 1, "gone")], stock="keep", actor=access.house,
+        now=NOW,
+    )  # fmt: skip
+    assert await lines(db, made) == [(2, 0), (1, 0)]
+
+
+async def test_relief_of_one_part_of_a_kit_gives_back_the_kit(db: Database, net: Net) -> None:
+    await change(db, "update sku set is_kit = true where code = 'E'")
+    await change(db, "insert into kit values ($1, $2, 2), ($1, $3, 1)", net.skus["E"], net.skus["A"], net.skus["B"])
+    await set_stock(db, sku="A", location="S1", quantity=4)
+    await set_stock(db, sku="B", location="S1", quantity=2)
+    made = await captured(db, order(net, "N1", ("E", 2)))
+    await run(db)
+    await say(db, "pos", sale("m", "A", "S1", 1, at=at(1)))
+    assert await fulfill.relieve(db, who="test", now=NOW) == 1
+    assert await lines(db, made) == [(2, 2), (1, 1)]
