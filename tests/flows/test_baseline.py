@@ -1,5 +1,6 @@
 """A baseline says: these quantities, as of T. What it does not contain is applied again; what it does is not."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,8 +10,8 @@ from connectors.feeds import FileRefused
 from oms import ledger
 from oms.db import Database
 from oms.errors import Conflict, FeedRefused, NotFound
-from oms.flows.ingest import apply
-from tests.demand import allocated
+from oms.flows.ingest import acknowledge, apply
+from tests.demand import allocated, captured, order, ship
 from tests.feeding import (
     NINE,
     ask,
@@ -523,3 +524,89 @@ async def test_allocated_units_are_deducted_from_every_snapshot(db: Database, ne
     await baseline(db, "erp", "A,S1,10", as_of=at(10))
     assert (await on_hand(db, "A", "S1"), await stock(db, "A", "S1", "allocated")) == (10, 3)
     assert await ask(db, "select sum(s) from availability a, unnest(a.supply) s where sku_id = $1", net.skus["A"]) == 7
+
+
+async def test_a_load_that_a_newer_snapshot_overtook_does_not_bring_the_older_one_back(db: Database, net: Net) -> None:
+    older = await staged(db, "erp", "A,S1,5\nB,S1,5\nC,S1,5")
+
+    def kill(*_: object) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        await apply.apply(db, feed_id=older.feed_id, who="test", chunk_keys=1, progress=kill)
+    await baseline(db, "erp", "A,S1,7\nB,S1,7\nC,S1,7", as_of=at(10))
+    for left in await apply.unfinished(db):
+        await apply.apply(db, feed_id=left.feed_id, who="test")
+    assert [await on_hand(db, sku, "S1") for sku in "ABC"] == [7, 7, 7]
+    assert await apply.unfinished(db) == []
+
+
+async def test_a_feed_that_two_processes_apply_at_once_is_applied_once(db: Database, net: Net) -> None:
+    await baseline(db, "erp", "A,S1,5\nB,S1,5\nC,S1,5", watermark={"pos": 0})
+    done = await staged(db, "erp", "A,S1,7\nB,S1,7\nC,S1,7", as_of=at(10), watermark={"pos": 0})
+
+    async def sell() -> None:
+        for n, sku in enumerate("ABCABC", start=1):
+            await say(db, "pos", sale(f"m{n}", sku, "S1", 1, at=at(11), sequence=n))
+
+    await asyncio.gather(*(apply.apply(db, feed_id=done.feed_id, who=f"w{n}", chunk_keys=1) for n in range(3)), sell())
+    assert [await on_hand(db, sku, "S1") for sku in "ABC"] == [5, 5, 5]
+    assert await ask(db, "select count(*) from movement where kind = 'baseline' and feed_id = $1", done.feed_id) == 3
+
+
+async def test_an_available_source_has_its_deductions_added_back_so_that_they_are_deducted_once(
+    db: Database, net: Net
+) -> None:
+    await change(
+        db,
+        "update source set quantity_kind = 'available', deducted_holds = '{damaged}', deducts_at = 'accept' where code = 'erp'",
+    )
+    await baseline(db, "erp", "A,S1,10")
+    await say(db, "erp", message("h", "hold", "A", "S1", 2, at=at(1), hold="damaged", sequence=1))
+    work = await allocated(db, net, "N1", ("A", 3, "S1"))
+    await acknowledge.posted(db, source="erp", references=work.references, at=at(5), who="test")
+    # of 10 it has deducted the two that are damaged and the three that it works on
+    await baseline(db, "erp", "A,S1,5", as_of=at(10), watermark={"erp": 1})
+    seen = [await stock(db, "A", "S1", column) for column in ("on_hand", "held", "allocated")]
+    assert seen == [10, 2, 3]
+    await ship(db, work, now=at(15))
+    await baseline(db, "erp", "A,S1,5", as_of=at(20), watermark={"erp": 1})
+    seen = [await stock(db, "A", "S1", column) for column in ("on_hand", "held", "allocated")]
+    assert seen == [7, 2, 0]
+
+
+async def test_a_partial_snapshot_can_be_reverted_by_two_people(db: Database, net: Net) -> None:
+    await baseline(db, "erp", "A,S1,10\nB,S1,10", watermark={"pos": 0})
+    await say(db, "pos", sale("m1", "A", "S1", 1, at=at(1), sequence=1))
+    await baseline(db, "erp", "A,S1,3", as_of=at(10), scope="partial", watermark={"pos": 1})
+    assert await on_hand(db, "A", "S1") == 3
+    part = await ask(db, "select max(baseline_id) from baseline")
+    for who in ("ann", "bob"):
+        await apply.revert(db, baseline_id=part, who=who, why="wrong")
+    assert (await on_hand(db, "A", "S1"), await on_hand(db, "B", "S1")) == (9, 10)
+    await baseline(db, "erp", "A,S1,9\nB,S1,10", as_of=at(20), watermark={"pos": 1})
+    assert await on_hand(db, "A", "S1") == 9
+
+
+async def test_reservations_and_a_load_at_once_never_promise_more_than_there_is(db: Database, net: Net) -> None:
+    await baseline(db, "erp", "A,S1,50\nA,W1,50")
+    done = await staged(db, "erp", "A,S1,10\nA,W1,10", as_of=at(10))
+
+    async def sell(n: int) -> None:
+        await captured(db, order(net, f"N{n}", ("A", 1)))
+
+    await asyncio.gather(*(sell(n) for n in range(10)), apply.apply(db, feed_id=done.feed_id, who="test"))
+    assert await on_hand(db, "A", "S1") + await on_hand(db, "A", "W1") == 20
+    assert await ask(db, "select reserved[1] from availability where sku_id = $1", net.skus["A"]) == 10
+
+
+async def test_a_parts_gate_numbers_say_what_was_measured(db: Database, net: Net) -> None:
+    await gated(db)
+    await baseline(db, "erp", "A,S1,10\nB,S1,10")
+    await baseline(db, "erp", "A,S1,10", as_of=at(10))
+    numbers = await ask(db, "select numbers from baseline where state = 'parked'")
+    assert (numbers["keys_before"], numbers["present"], numbers["closed"][0]["gate"]) == (
+        2,
+        1,
+        "keys_present_min_share",
+    )
