@@ -171,6 +171,10 @@ select d.order_id, c.code, o.number, d.state, d.plan, d.why, d.result
  where d.run_id = :run_id and (:number::text is null or o.number = :number) and (:after::uuid is null or d.order_id > :after)
  order by d.order_id limit :limit;
 
+-- name: policy_body
+-- What a policy says.
+select body from policy where code = :code;
+
 -- name: location_codes
 -- Codes of locations.
 select location_id, code from location;

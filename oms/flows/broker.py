@@ -15,7 +15,7 @@ from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain.allocation import Fate, Planned, bind_split
 from oms.domain.calendar import local_day
-from oms.errors import NotFound
+from oms.errors import BadInput, NotFound
 
 sql = Sql("broker")
 
@@ -138,6 +138,7 @@ fail_run = sql.run("fail_run")
 run_row = sql.maybe("run_row", Run)
 runs_page = sql.rows("runs_page", Run)
 decisions_of = sql.rows("decisions_of", Decided)
+policy_body = sql.maybe("policy_body", dict)
 location_codes = sql.rows("location_codes", tuple)
 
 
@@ -156,19 +157,27 @@ async def run(
     """One brokering run over everything that is open: planned, kept as decisions, then allocated.
 
     A run that is killed goes on from its rows (`resume`); what no longer fits when it is written stays open.
+    `policy` names one that is kept (the engine's own weights without it); raises NotFound, BadInput.
     """
+    weights = await read_policy(db, code=policy)
     async with db.transaction() as tx:
         run_id = await begin_run(
             tx, dry_run=dry_run, policy=policy, seconds=seconds, seed=seed, who=who, lease_seconds=LEASE_SECONDS
         )
     try:
-        await plan(db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, progress=progress)
+        await plan(
+            db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policy=weights, progress=progress
+        )
     except Exception as error:
         async with db.transaction() as tx:
             await fail_run(tx, run_id=run_id, summary={"failed": f"{type(error).__name__}: {error}"})
             await record.raise_exceptions(
                 tx,
-                [record.Trouble(kind="run_failed", subject=str(run_id), detail=f"Brokering run {run_id} failed: {error}")],
+                [
+                    record.Trouble(
+                        kind="run_failed", subject=str(run_id), detail=f"Brokering run {run_id} failed: {error}"
+                    )
+                ],
             )
         raise
     if not dry_run:
@@ -193,10 +202,18 @@ async def resume(db: Database, *, who: str, now: datetime, cache: Cache | None =
 
 
 async def plan(
-    db: Database, *, run_id: UUID, seconds: float, seed: int, now: datetime, dry_run: bool, progress: Progress | None
+    db: Database,
+    *,
+    run_id: UUID,
+    seconds: float,
+    seed: int,
+    now: datetime,
+    dry_run: bool,
+    policy: Policy,
+    progress: Progress | None,
 ) -> None:
     """Reads what is open, plans it, audits the plan and keeps it as decisions."""
-    problem = await read_problem(db, run_id=run_id, now=now)
+    problem = await read_problem(db, run_id=run_id, now=now, policy=policy)
 
     def tell(phase: str, at: int, of: int) -> None:
         if progress:
@@ -228,7 +245,24 @@ async def plan(
         await planned(tx, run_id=run_id, summary=summary, lease_seconds=LEASE_SECONDS)
 
 
-async def read_problem(db: Database, *, run_id: UUID, now: datetime) -> Problem:
+async def read_policy(db: Database, *, code: str | None) -> Policy:
+    """The weights of a policy that is kept; those it does not name are the engine's. Raises NotFound, BadInput."""
+    if code is None:
+        return Policy()
+    async with db.connection() as tx:
+        body = await policy_body(tx, code=code)
+    if body is None:
+        raise NotFound(f"There is no policy {code!r}.")
+    try:
+        unknown = sorted(body.keys() - set(Policy.__struct_fields__))
+        if unknown:
+            raise BadInput(f"policy {code}: {unknown[0]} is no weight; {', '.join(Policy.__struct_fields__)} are")
+        return msgspec.convert(body, Policy)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"policy {code}: {error}") from error
+
+
+async def read_problem(db: Database, *, run_id: UUID, now: datetime, policy: Policy) -> Problem:
     """Everything that is open and may be brokered, with stock, capacity and what must not be broken."""
     async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
         orders = await open_orders(tx, run_id=run_id, limit=ORDERS_MAX)
@@ -252,7 +286,7 @@ async def read_problem(db: Database, *, run_id: UUID, now: datetime) -> Problem:
     ]
     with_lines = {n.order_id for n in lines}
     return Problem(
-        [o for o in orders if o.order_id in with_lines], lines, places, stock, members, protected, not_again, Policy()
+        [o for o in orders if o.order_id in with_lines], lines, places, stock, members, protected, not_again, policy
     )
 
 
@@ -311,16 +345,16 @@ async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], 
     wanted = [(w, lines[w.line_id]) for p in plans for w in p.plan if w.line_id in lines]
     places = {p.location_id: p for p in await places_on(tx, locations=list({w.location_id for w, _ in wanted}))}
     days = {i: local_day(now, p.time_zone) for i, p in places.items()}
-    book = await Book.open(
-        tx, skus={n.sku_id for _, n in wanted}, keys={(n.sku_id, w.location_id) for w, n in wanted}
-    )
+    book = await Book.open(tx, skus={n.sku_id for _, n in wanted}, keys={(n.sku_id, w.location_id) for w, n in wanted})
     room = await ledger.capacity(tx, {(i, days[i]) for i in places})
     works: list[ledger.Work] = []
     fates: dict[UUID, tuple[list[Planned], list[Fate]]] = {}
     for p in plans:
         fate = [_fits(book, w, lines.get(w.line_id), places) for w in p.plan]
         kept = bind_split(
-            orders[p.order_id].split, p.plan, fate,
+            orders[p.order_id].split,
+            p.plan,
+            fate,
             open_lines={n.line_id: f"{n.line}" for n in lines.values() if n.order_id == p.order_id and n.open > 0},
         )
         kept, more = _with_capacity(kept, lines, room, days, works, split=orders[p.order_id].split)

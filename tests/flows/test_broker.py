@@ -8,7 +8,7 @@ import pytest
 
 from oms import access
 from oms.db import Database
-from oms.errors import NotFound
+from oms.errors import BadInput, NotFound
 from oms.flows import broker, fulfill
 from oms.flows.order.change import cancel, hold, release
 from oms.flows.order.read import read_order
@@ -282,3 +282,24 @@ async def test_relief_of_one_part_of_a_kit_gives_back_the_kit(db: Database, net:
     await say(db, "pos", sale("m", "A", "S1", 1, at=at(1)))
     assert await fulfill.relieve(db, who="test", now=NOW) == 1
     assert await lines(db, made) == [(2, 2), (1, 1)]
+
+
+async def test_a_policy_weighs_the_costs_and_one_that_is_none_is_refused(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=5)
+    made = await captured(db, order(net, "N1", ("A", 1)))
+    for code, body in (
+        ("leave", {"leave_share": 0.0, "leave_cents_min": 0}),
+        ("odd", {"speed": 1}),
+        ("bad", {"late_cents": "x"}),
+    ):
+        await change(db, "insert into policy (code, body) values ($1, $2)", code, body)
+    for code in ("odd", "bad"):
+        with pytest.raises(BadInput, match=code):
+            await run(db, policy=code)
+    with pytest.raises(NotFound):
+        await run(db, policy="nobody")
+    assert await ask(db, "select count(*) from run") == 0
+    await run(db, policy="leave")
+    assert await lines(db, made) == [(1, 0)]
+    await run(db)
+    assert await lines(db, made) == [(0, 1)]
