@@ -95,13 +95,6 @@ select m.source_id, s.code, m.message_id, m.payload, m.exception_id
  where m.outcome = 'parked' and (m.source_id, m.message_id) > (:after_source::int, :after_message::text)
  order by m.source_id, m.message_id limit :limit;
 
--- name: review_message
--- A message that another source than the owner sent.
-select m.source_id, s.code, m.message_id, m.payload, m.exception_id
-  from message m join source s using (source_id)
- where m.source_id = :source_id and m.message_id = :message_id and m.outcome = 'review'
-   for update of m;
-
 -- name: hold_by_id
 -- A hold in force with its location.
 select h.hold_id, h.sku_id, h.location_id, h.code, h.quantity, h.version, h.source_id, h.placed_at
