@@ -11,19 +11,19 @@ from brokering.subsets import several
 
 ITEMS_SEVERAL_MAX = 6
 PLANS_AT_ONCE = 400_000
-GAP = 1e-4
+SECONDS_MIN = 0.1
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of one group: order by its place in the group, positions [n,L], cents, cents at prices, what it leaves."""
+    """Columns of one group: order by its place in the group, positions [n,L], cents, what it leaves, the plan of now."""
 
     group: Group
     b: Ints
     position: Ints
     cents: Floats
-    priced: Floats
     left: Floats
+    mine: Bools
 
 
 def columns(
@@ -35,10 +35,11 @@ def columns(
     `state` limits them to what is left there; `incumbent` is where each item goes now.
     """
     package, cost = at_prices(m, g, price)
-    priced_package, priced_cost = package, cost
     if state is not None:
         package, cost = within(m, state, g, package, cost)
-    bs, positions = [], []
+    bs: list[Ints] = []
+    positions: list[Ints] = []
+    held = 0
     step = max(1, PLANS_AT_ONCE // (most * most * 3**g.items * g.items)) if g.items <= ITEMS_SEVERAL_MAX else 10**6
     for start in range(0, len(g.orders), step):
         cut = slice(start, start + step)
@@ -59,6 +60,7 @@ def columns(
         here = (mine[:, :, None] == g.at[:, None, :]) & (g.package < INF / 2)[:, None, :]
         position = np.where((mine >= 0) & here.any(2), here.argmax(2), -1)
         known = ((mine < 0) | here.any(2)).all(1)
+        held = int(known.sum())
         bs.insert(0, np.flatnonzero(known))
         positions.insert(0, position[known])
     b, position = np.concatenate(bs), np.concatenate(positions)
@@ -70,8 +72,7 @@ def columns(
     first.sort()
     b, position = b[first], position[first]
     cents, left = _cents(m, g, b, position, g.package, g.cost)
-    priced, _ = _cents(m, g, b, position, priced_package, priced_cost)
-    return Columns(g, b, position, cents, priced, left)
+    return Columns(g, b, position, cents, left, first < held)
 
 
 def _cents(m: Matrix, g: Group, b: Ints, position: Ints, package: Floats, cost: Floats) -> tuple[Floats, Floats]:
@@ -107,44 +108,43 @@ def usage(m: Matrix, c: Columns) -> tuple[Ints, Ints, Ints]:
     return who, what, np.concatenate([*amounts, np.ones(len(n), np.int64)])
 
 
-def choose(cents: Floats, owner: Ints, who: Ints, what: Ints, much: Ints, room: Floats, seconds: float) -> Bools | None:
-    """One column per owner, at the least sum of cents, within `room` by resource; None where none was found in time."""
-    from ortools.linear_solver.python import model_builder_helper as solver
+def choose(
+    cents: Floats, owner: Ints, mine: Bools, uses: tuple[Ints, Ints, Ints], room: Floats, *, solver: str, seconds: float
+) -> Bools:
+    """One column per owner at the least sum of cents, within `room` by resource.
 
-    asked = np.bincount(what, much, len(room))
-    binds = asked[what] > room[what]
-    who, what, much = who[binds], what[binds], much[binds]
-    pairs, at = np.unique(what * len(cents) + who, return_inverse=True)
-    much = np.bincount(at, much).astype(np.int64) if len(pairs) else much
-    what, who = pairs // len(cents), pairs % len(cents)
-    model = solver.ModelBuilderHelper()
-    # one column alone is no choice, and a column that costs more than all of room is none either
+    `mine` marks the columns of the plan of now, one of each owner: they are the answer where time is too short.
+    """
+    from ortools.linear_solver.python import model_builder_helper as helper
+
+    who, what, much = uses
+    binds = np.bincount(what, much, len(room))[what] > room[what]
+    pairs, at = np.unique(what[binds] * len(cents) + who[binds], return_inverse=True)
+    amount = np.bincount(at, much[binds], len(pairs))
+    resources, row = np.unique(pairs // len(cents), return_inverse=True)
+    owners, owner_at = np.unique(owner, return_inverse=True)
+    model = helper.ModelBuilderHelper()
     for j, c in enumerate(cents.tolist()):
         model.add_var()
         model.set_var_lower_bound(j, 0.0)
         model.set_var_upper_bound(j, 1.0)
-        model.set_var_integrality(j, True)
         model.set_var_objective_coefficient(j, c)
-    _, owner_at = np.unique(owner, return_inverse=True)
-    rows = int(owner_at.max()) + 1
-    resources, what_at = np.unique(what, return_inverse=True)
-    for r in range(rows):
+        model.set_var_integrality(j, True)
+    limits = [(1.0, 1.0)] * len(owners) + [(-np.inf, limit) for limit in room[resources].tolist()]
+    for r, (least, most) in enumerate(limits):
         model.add_linear_constraint()
-        model.set_constraint_lower_bound(r, 1.0)
-        model.set_constraint_upper_bound(r, 1.0)
-    for r, limit in enumerate(room[resources].tolist(), start=rows):
-        model.add_linear_constraint()
-        model.set_constraint_lower_bound(r, -np.inf)
-        model.set_constraint_upper_bound(r, limit)
+        model.set_constraint_lower_bound(r, least)
+        model.set_constraint_upper_bound(r, most)
     for j, r in enumerate(owner_at.tolist()):
         model.add_term_to_constraint(r, j, 1.0)
-    for j, r, q in zip(who.tolist(), (what_at + rows).tolist(), much.tolist(), strict=True):
-        model.add_term_to_constraint(r, j, float(q))
-    run = solver.ModelSolverHelper("highs")
-    run.set_solver_specific_parameters("output_flag=false")
-    run.set_time_limit_in_seconds(max(0.1, seconds))
+    for j, r, q in zip((pairs % len(cents)).tolist(), (row + len(owners)).tolist(), amount.tolist(), strict=True):
+        model.add_term_to_constraint(r, j, q)
+    run = helper.ModelSolverHelper(solver)
+    if solver == "highs":
+        run.set_solver_specific_parameters("output_flag=false")  # it would print its name
+    run.set_time_limit_in_seconds(max(SECONDS_MIN, seconds))
     run.solve(model)
     if not run.has_solution():
-        return None
-    values: Bools = np.asarray(run.variable_values()) > 0.5
-    return values
+        return mine
+    chosen: Bools = np.asarray(run.variable_values()) > 0.5
+    return chosen if cents[chosen].sum() < cents[mine].sum() else mine

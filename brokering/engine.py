@@ -64,13 +64,13 @@ def broker(
     mine = m.priority[everyone]
     for p in classes:
         fill(m, state, everyone[mine == p], price, [_of_class(m, g, p) for g in groups])
-    singles = _single_groups(m, everyone, groups)
-    _flow(m, state, singles)
+    singles = single_units(m, everyone)
+    _flow(m, state, singles, price)
     done("rounds")
     if remaining(PIECES_SHARE) > 0 and pieces_max > 0:
         improve(
             m, state, everyone, groups, price, most=pieces_max, remaining=lambda: remaining(PIECES_SHARE),
-            between=lambda: _flow(m, state, singles),
+            between=lambda: _flow(m, state, singles, price),
             tell=lambda n: progress("pieces", n, pieces_max) if progress else None,
         )  # fmt: skip
     give_way(m, state, price)
@@ -94,22 +94,12 @@ def _of_class(m: Matrix, g: Group, priority: int) -> Group:
     return g.some(np.flatnonzero(m.priority[g.orders] == priority))
 
 
-def _single_groups(m: Matrix, orders: Ints, groups: list[Group]) -> list[Group]:
-    one = np.zeros(m.orders, bool)
-    one[single_units(m, orders)] = True
-    found = [g.some(np.flatnonzero(one[g.orders])) for g in groups if g.items == 1]
-    return [g for g in found if len(g.orders)]
-
-
-def _flow(m: Matrix, state: State, singles: list[Group]) -> None:
+def _flow(m: Matrix, state: State, singles: Ints, price: Prices) -> None:
     """Takes the exact replan of single units where it costs less."""
-    if not singles:
-        return
-    orders = np.concatenate([g.orders for g in singles])
-    before = order_cents(m, state, orders).sum()
+    before = order_cents(m, state, singles).sum()
     other = state.copy()
-    replan_single_units(m, other, singles)
-    if order_cents(m, other, orders).sum() < before:
+    replan_single_units(m, other, singles, price)
+    if order_cents(m, other, singles).sum() < before:
         state.take_over(other)
 
 

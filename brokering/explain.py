@@ -127,7 +127,7 @@ def unfilled(m: Matrix, state: State, room: Ints) -> list[Unfilled]:
         able = (goes[b] | (state.capacity[:, 0] >= 1)) & (state.capacity[:, 1] >= m.item_units[some][:, None])
         able &= state.capacity[:, 2] >= m.item_cents[some][:, None]
         steps = (allowed, stock, worth, one_more, free, now, able)
-        open_places: Bools = np.asarray(np.logical_and.accumulate(np.stack(steps), axis=0)).any(axis=2)
+        open_places: Bools = np.logical_and.accumulate(np.stack(steps), axis=0).max(axis=2)
         for i, item in enumerate(some.tolist()):
             shut = np.flatnonzero(~open_places[:, i])
             first = int(shut[0]) if len(shut) else len(REASONS) - 1

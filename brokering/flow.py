@@ -3,7 +3,7 @@
 import numpy as np
 
 from brokering.matrix import INF, Ints, Matrix
-from brokering.prices import Group
+from brokering.prices import Prices, candidates
 from brokering.rounds import State
 
 ROOM_MAX = 1 << 30
@@ -18,14 +18,16 @@ def single_units(m: Matrix, orders: Ints) -> Ints:
     return one[(m.item_first[item + 1] - m.item_first[item] == 1) & (m.item_units[item] == 1)]
 
 
-def replan_single_units(m: Matrix, state: State, groups: list[Group]) -> None:
-    """Replans the orders of these groups of single units: order → cell → location → done, or left."""
+def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> None:
+    """Replans these orders of single units: order → cell → location → done, or left."""
     from ortools.graph.python import min_cost_flow
 
-    if not groups or (m.capacity[:, 2] < m.item_cents.sum()).any():
+    if not len(one) or (m.capacity[:, 2] < m.item_cents.sum()).any():
         return  # money is no unit of flow
-    one = np.concatenate([g.orders for g in groups])
+    before = state.at.copy()
     state.release(one)
+    groups = candidates(m, one, price, room=state.room, also=before)
+    one = np.concatenate([g.orders for g in groups])
     whos, cells, cents, leaves = [], [], [], []
     start = 0
     rank = np.searchsorted(np.unique(m.priority), m.priority)

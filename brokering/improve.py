@@ -12,14 +12,15 @@ import numpy as np
 from brokering.columns import Columns, choose, columns, usage
 from brokering.evaluate import order_cents
 from brokering.matrix import Floats, Ints, Matrix
-from brokering.prices import Group, Prices, at_prices, solve_group
+from brokering.prices import Group, Prices, at_prices, candidates, solve_group, with_rows
 from brokering.rounds import State
 
 NEAR_CENTS = 150
 LOSS_CENTS = (40, 10, 2)
 PLANS = (6, 8, 12)
-WITHIN_CENTS = (300, 500, 900)
-PIECE_ORDERS = 2500
+SOLVERS = ("scip", "highs", "highs")
+WITHIN_CENTS = (300, 600, 900)
+PIECE_ORDERS = 8000
 PIECE_SECONDS_MAX = 20.0
 
 
@@ -115,21 +116,16 @@ def pieces(near: Near, orders: Ints, regret: Floats, lost: Floats, limit: float,
 
 
 def replan_piece(
-    m: Matrix, state: State, groups: list[Group], price: Prices, orders: Ints, *, level: int, lowest: int,
-    seconds: float,
+    m: Matrix, state: State, price: Prices, orders: Ints, *, level: int, lowest: int,
+    seconds: Callable[[], float],
 ) -> bool:  # fmt: skip
     """Plans these orders again at once over several plans each, everything else fixed; True where it costs less."""
     other = state.copy()
     other.release(orders)
-    inside = np.zeros(m.orders, bool)
-    inside[orders] = True
     made: list[Columns] = []
-    for g in groups:
-        rows = np.flatnonzero(inside[g.orders])
-        if not len(rows):
-            continue
+    for g in candidates(m, orders, price, room=other.room, also=state.at):
         c = columns(
-            m, g.some(rows), price, most=PLANS[level], within_cents=WITHIN_CENTS[level], state=other,
+            m, with_rows(g, price), price, most=PLANS[level], within_cents=WITHIN_CENTS[level], state=other,
             incumbent=state.at,
         )  # fmt: skip
         made.append(_not_leaving_more(m, c, state.at, lowest))
@@ -143,9 +139,9 @@ def replan_piece(
     cents = np.concatenate([c.cents for c in made])
     owner = np.concatenate([c.group.orders[c.b] for c in made])
     room = np.concatenate([other.room.ravel(), other.capacity.T.ravel()])
-    chosen = choose(cents, owner, np.concatenate(who), np.concatenate(what), np.concatenate(much), room, seconds)
-    if chosen is None:
-        return False
+    mine = np.concatenate([c.mine for c in made])
+    uses = np.concatenate(who), np.concatenate(what), np.concatenate(much)
+    chosen = choose(cents, owner, mine, uses, room, solver=SOLVERS[level], seconds=seconds())
     before = order_cents(m, state, orders).sum()
     if cents[chosen].sum() > before - 0.5:
         return False
@@ -168,7 +164,7 @@ def _not_leaving_more(m: Matrix, c: Columns, at: Ints, lowest: int) -> Columns:
     g = c.group
     now = np.where(at[g.ids(m)] < 0, g.leave, 0).sum(1)
     keep = (m.priority[g.orders[c.b]] == lowest) | (c.left <= now[c.b] + 0.5)
-    return Columns(g, c.b[keep], c.position[keep], c.cents[keep], c.priced[keep], c.left[keep])
+    return Columns(g, c.b[keep], c.position[keep], c.cents[keep], c.left[keep], c.mine[keep])
 
 
 def improve(
@@ -186,8 +182,8 @@ def improve(
             if done >= most or remaining() <= 0:
                 return
             replan_piece(
-                m, state, groups, price, piece, level=level, lowest=lowest,
-                seconds=min(PIECE_SECONDS_MAX, remaining()),
+                m, state, price, piece, level=level, lowest=lowest,
+                seconds=lambda: min(PIECE_SECONDS_MAX, remaining()),
             )  # fmt: skip
             done += 1
             tell(done)

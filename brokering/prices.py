@@ -91,9 +91,18 @@ def shapes(m: Matrix, orders: Ints, cells: int = CELLS_AT_ONCE) -> Iterator[tupl
 
 
 def candidates(
-    m: Matrix, orders: Ints, price: Prices | None = None, *, most: int = CANDIDATES, room: Ints | None = None
+    m: Matrix,
+    orders: Ints,
+    price: Prices | None = None,
+    *,
+    most: int = CANDIDATES,
+    room: Ints | None = None,
+    also: Ints | None = None,
 ) -> list[Group]:
-    """Per order the cheapest locations for the whole of it and for each of its items, at these prices."""
+    """Per order the cheapest locations for the whole of it and for each of its items, at these prices.
+
+    `room` limits them to where enough is left; `also` [I] is a location per item (or -1) that is always among them.
+    """
     parts: dict[tuple[int, bool, int], list[Group]] = {}
     stock_price = None if price is None else price.stock[price.row_of].reshape(m.stock.shape).astype(np.float32)
     for items, complete, packages, some in shapes(m, orders):
@@ -113,7 +122,11 @@ def candidates(
                 scores = np.concatenate([whole[:, None], scores], 1)
             share = width if items == 1 else max(6, most // (items + 1))
             picked = np.argpartition(scores, share - 1, axis=2)[:, :, :share]
-            at, pad = _distinct(picked.reshape(len(some), -1))
+            picked = picked.reshape(len(some), -1)
+            if also is not None:
+                mine = also[flat].reshape(len(some), -1)
+                picked = np.concatenate([picked, np.where(mine >= 0, mine, picked[:, :1])], 1)
+            at, pad = _distinct(picked)
         else:
             at = np.broadcast_to(np.arange(m.places), (len(some), m.places))
         package_at = np.where(pad, INF, np.take_along_axis(package, at, 1))
