@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from brokering.cents import leave_cents, line_cents, package_cents
 from brokering.problem import Line, Order, Plan, Problem
-from brokering.protect import keepable
+from brokering.promises import keepable
 
 Rule = Callable[[Problem, Plan], list[str]]
 CENTS_SLACK = 0.001

@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from brokering.problem import Problem
+from brokering.problem import Location, Problem
 
 INF = np.float32(1e12)
 UNLIMITED = 1e15
 EARTH_MILES = 3958.8
 GRAMS_PER_POUND = 453.59237
 STOCK_OUT_MAX = 0.6
+NOWHERE = Location(-1, "nowhere", None, None, 0)
+"""Stands in no pool and takes nothing: so that a problem without locations is one like others."""
 
 Ints = NDArray[Any]  # of whole numbers
 Floats = NDArray[Any]  # of cents, mostly float32
@@ -87,6 +90,8 @@ def miles(a: Floats, b: Floats) -> Floats:
 def compile_problem(problem: Problem) -> Matrix:
     """Numbers everything. Raises ValueError where the problem contradicts itself: what, and which."""
     _check(problem)
+    if not problem.locations:
+        problem = msgspec.structs.replace(problem, locations=[NOWHERE])
     policy, tariff = problem.policy, problem.policy.tariff
     places = {n.location_id: i for i, n in enumerate(problem.locations)}
     order_at = {o.order_id: i for i, o in enumerate(problem.orders)}
