@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from brokering import Line, Location, Order, Problem, Protected, Stock
 from brokering.matrix import miles
+from oms.demo.real import real
 
 BASKET_SHARES = (0.45, 0.24, 0.13, 0.08, 0.06, 0.04)
 WAREHOUSE_SHARE = 0.45
 POOL = 1
+RETAIL = 6
+"""The invoices are a wholesaler's: what its pieces cost a shopper, as a multiple."""
+VALUES_CENTS = (500, 12_000)
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,18 @@ class Sources:
 
     invoice: NDArray[np.int64]
     sku: NDArray[np.int64]
-    price: NDArray[np.float64]
+    price_cents: NDArray[np.int64]
     sites: NDArray[np.float64]  # [S,2] degrees
     postal: NDArray[np.float64]  # [P,2] degrees
     population: NDArray[np.float64]
+
+
+def sources() -> Sources:
+    """What the package carries."""
+    data = real()
+    return Sources(
+        data.invoice, data.stock, data.price_cents[data.stock], data.sites_at, data.postal_at, data.population
+    )  # fmt: skip
 
 
 def make(
@@ -47,8 +59,8 @@ def make(
     skus, sku_of = np.unique(sku_of, return_inverse=True)
     lines = len(sku_of)
     price = np.zeros(sources.sku.max() + 1)
-    price[sources.sku] = sources.price
-    value = np.clip(np.rint(price[skus // variants] * 600), 500, 12_000).astype(int)
+    price[sources.sku] = sources.price_cents
+    value = np.clip(price[skus // variants] * RETAIL, *VALUES_CENTS).astype(int)
     weights = np.exp(np.random.default_rng(7).normal(0.2, 0.8, skus.max() + 1))[skus].clip(0.2, 20) * 453.6
     quantity = random.choice([1, 2, 3], size=lines, p=[0.86, 0.11, 0.03])
     home = random.choice(len(sources.postal), size=orders, p=sources.population / sources.population.sum())

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import rich_click as click
 
@@ -63,7 +63,7 @@ def guarded(work: Callable[[], Result]) -> Result:
         raise
 
 
-def fail(sentence: str, items: Any = None) -> Any:
+def fail(sentence: str, items: Any = None) -> NoReturn:
     """Says why on stderr and ends with 1."""
     click.echo(f"oms: {sentence}", err=True)
     for item in (items or [])[:20]:
@@ -96,7 +96,13 @@ def demo(once: bool, size: str, port: int, is_json: bool) -> None:
     """Run a retailer's whole morning on real data, then leave the service running until Ctrl-C."""
     from oms.demo.run import demo as run_demo
 
-    sys.exit(guarded(lambda: run_demo(size=size, once=once, port=port, is_json=is_json, environ=os.environ)))
+    sys.exit(
+        guarded(
+            lambda: run_demo(
+                size="full" if size == "full" else "small", once=once, port=port, is_json=is_json, environ=os.environ
+            )
+        )
+    )
 
 
 @main.command()

@@ -21,7 +21,7 @@ import asyncpg
 import msgspec
 
 Row = TypeVar("Row")
-Connection = asyncpg.Connection
+Connection: typing.TypeAlias = "asyncpg.Connection[typing.Any]"
 
 MIGRATE_LOCK = 0x0C0330
 """Advisory lock under which one process at a time migrates."""

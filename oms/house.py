@@ -75,12 +75,13 @@ def api(environ: Mapping[str, str]) -> None:
         os.environ.update({k: v for k, v in environment(running.settings).items() if k.startswith("OMS_")})
         from granian import Granian
         from granian.constants import Interfaces
+        from granian.log import LogLevels
 
         settings = running.settings
         _stop_with_parent()
         Granian(
             "oms.app:from_environment", address=settings.host, port=settings.port, workers=settings.workers,
-            interface=Interfaces.ASGI, factory=True, log_level=settings.log_level, websockets=False,
+            interface=Interfaces.ASGI, factory=True, log_level=LogLevels(settings.log_level), websockets=False,
         ).serve()  # fmt: skip
 
 

@@ -178,8 +178,11 @@ class InForce(msgspec.Struct, frozen=True):
     k: int
     baseline_id: int | None
     as_of: datetime | None
+    applied_at: datetime | None
     is_in: bool
     counted_at: datetime | None
+    reported_holds: list[str]
+    deducted_holds: list[str]
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -191,6 +194,8 @@ class Counted(msgspec.Struct, frozen=True):
     source_id: int
     sequence: int | None
     occurred_at: datetime
+    is_open: bool
+    recorded_at: datetime
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -414,10 +419,17 @@ async def refold_held(tx: Connection, keys: Collection[tuple[int, int]]) -> None
         await fold_held(tx, skus=[k[0] for k in keys], locations=[k[1] for k in keys])
 
 
-async def lift(tx: Connection, holds: Mapping[int, int], *, keys: Collection[tuple[int, int]], who: str) -> None:
-    """Ends holds (hold id → units, at most what it holds) of these keys."""
+async def lift(
+    tx: Connection,
+    holds: Mapping[int, int],
+    *,
+    keys: Collection[tuple[int, int]],
+    who: str,
+    at: datetime | None = None,
+) -> None:
+    """Ends holds (hold id → units, at most what it holds) of these keys, at a moment of their source or now."""
     if holds:
-        await lift_holds(tx, holds=list(holds), quantities=list(holds.values()), who=who)
+        await lift_holds(tx, holds=list(holds), quantities=list(holds.values()), who=who, at=at)
         await refold_held(tx, keys)
 
 

@@ -26,7 +26,7 @@ from oms.domain.calendar import next_morning
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve
 from oms.flows.ingest import apply, messages
-from oms.flows.network import follow
+from oms.flows.network import follow as follow_network
 from oms.flows.order.parked import unpark_lines
 from oms.flows.push import outbox
 from oms.flows.push.sender import follow as follow_channel
@@ -88,7 +88,7 @@ async def sweep(ctx: Context) -> None:
     for left in await apply.unfinished(db):
         await apply.apply(db, feed_id=left.feed_id, who="oms")
     await broker.resume(db, who="oms", now=now, cache=cache)
-    await follow.follow(db)
+    await follow_network(db)
     acted = await messages.replay_parked(db, who="oms") + await unpark_lines(db)
     relieved = await fulfill.relieve(db, who="oms", now=now, cache=cache)
     if acted or relieved:

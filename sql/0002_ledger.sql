@@ -353,7 +353,8 @@ create function rebased(id bigint, after_sku int, upto_sku int, states text[]) r
            sum(p.quantity) filter (where not c.contained) as quantity,
            bool_or(k.order_level <> 'clock' and not p.is_ours and p.source_id <> k.source_id
                    and (p.sequence is null or not k.watermark ? p.source_id::text)
-                   and abs(extract(epoch from p.occurred_at - k.as_of)) <= k.window_seconds) as is_doubtful
+                   and abs(extract(epoch from p.occurred_at - k.as_of)) <= k.window_seconds) as is_doubtful,
+           bool_or(k.order_level = 'window' and p.kind = 'count') as is_counted
       from keys k
       join posting p on p.sku_id = k.sku_id and p.location_id = k.location_id and p.contained_in is null
        and p.sku_id > after_sku and p.sku_id <= upto_sku
@@ -368,17 +369,22 @@ create function rebased(id bigint, after_sku int, upto_sku int, states text[]) r
        and d.sku_id > after_sku and d.sku_id <= upto_sku
        and is_deducted(d, k.order_level, k.window_seconds, k.as_of, k.watermark, k.source_id, k.acknowledges)
      group by k.sku_id, k.location_id
-  ), known as (
-    select k.sku_id, k.location_id, sum(h.quantity) as quantity
+  ), known as (  -- holds that an available source has deducted: those placed in the snapshot less those released in it
+    select k.sku_id, k.location_id, greatest(0, sum(p.held)) as quantity
       from keys k
-      join hold h on h.sku_id = k.sku_id and h.location_id = k.location_id and h.code = any(k.deducted_holds)
-       and h.placed_at <= k.as_of and (h.lifted_at is null or h.lifted_at > k.as_of)
-       and h.sku_id > after_sku and h.sku_id <= upto_sku
+      join posting p on p.sku_id = k.sku_id and p.location_id = k.location_id and p.hold_code = any(k.deducted_holds)
+       and p.held <> 0 and p.sku_id > after_sku and p.sku_id <= upto_sku
+       and (p.contained_in is not null
+            or is_contained(p.quantity, p.held, p.is_ours, p.source_id, p.sequence, p.occurred_at, p.acked_sequence,
+                            p.acked_at, k.order_level, k.window_seconds, k.as_of, k.watermark, k.source_id,
+                            k.acknowledges))
      where k.quantity_kind = 'available' and k.deducted_holds <> '{}'
      group by k.sku_id, k.location_id
   )
   select k.sku_id, k.location_id, k.baseline_id, k.scope, k.as_of, k.source_id, coalesce(k.on_hand, 0),
-         (k.quantity + coalesce(o.quantity, 0) + coalesce(d.quantity, 0) + coalesce(h.quantity, 0))::int,
+         -- a count that the snapshot may or may not contain: the lesser of what both say
+         least(k.quantity + coalesce(o.quantity, 0) + coalesce(d.quantity, 0) + coalesce(h.quantity, 0),
+               case when o.is_counted then k.on_hand end)::int,
          k.held, coalesce(o.is_doubtful, false),
          k.is_pinned or k.scope = 'partial' or k.is_ambiguous <> coalesce(o.is_doubtful, false), k.is_new
     from keys k

@@ -115,7 +115,7 @@ with m as (
   insert into hold (sku_id, location_id, code, quantity, version, source_id, placed_at)
   select m.sku_id, m.location_id, m.hold_code, m.held, f.from_version + m.nth, m.source_id, m.occurred_at
     from m join folded f using (sku_id, location_id)
-   where m.held > 0 and m.absorbed_by is null
+   where m.held > 0
 )
 select m.sku_id, m.location_id, f.from_version + m.nth as version from m join folded f using (sku_id, location_id)
  order by m.k;
@@ -132,7 +132,7 @@ select hold_id, sku_id, location_id, code, quantity, version, source_id, placed_
 with n as (
   select * from unnest(:holds::bigint[], :quantities::int[]) as n(hold_id, quantity)
 ), lifted as (
-  update hold h set lifted_at = clock_timestamp(), lifted_by = :who, quantity = n.quantity
+  update hold h set lifted_at = coalesce(:at, clock_timestamp()), lifted_by = :who, quantity = n.quantity
     from n where h.hold_id = n.hold_id and h.lifted_at is null
   returning h.sku_id, h.location_id, h.code, h.version, h.source_id, h.placed_at, old.quantity - n.quantity as rest
 )
@@ -350,11 +350,14 @@ update location l set baseline_id = u.previous_id from undone u
 
 -- name: keys_in_force
 -- For each message: the snapshot in force of its key, whether that contains it, and the counts that came after it.
-select n.k::int, f.baseline_id, f.as_of,
+select n.k::int, f.baseline_id, f.as_of, f.applied_at,
        coalesce(is_contained(n.quantity, n.held, false, :source_id, n.sequence, n.occurred_at, null, null,
                              f.order_level, f.window_seconds, f.as_of, f.watermark, f.source_id, s.acknowledges),
                 false) as is_in,
-       st.counted_at
+       st.counted_at,
+       coalesce((select array_agg(distinct hold_code) from status_map m
+                  where m.source_id = f.source_id and m.means = 'hold'), '{}') as reported_holds,
+       case when s.quantity_kind = 'available' then s.deducted_holds else '{}' end as deducted_holds
   from unnest(:ks::int[], :skus::int[], :locations::int[], :quantities::int[], :held::int[], :sequences::bigint[],
               :occurred::timestamptz[]) as n(k, sku_id, location_id, quantity, held, sequence, occurred_at)
   left join stock st on st.sku_id = n.sku_id and st.location_id = n.location_id
@@ -363,7 +366,8 @@ select n.k::int, f.baseline_id, f.as_of,
 
 -- name: counts_of
 -- The counts of these keys, oldest first.
-select p.sku_id, p.location_id, p.version, p.source_id, p.sequence, p.occurred_at
+select p.sku_id, p.location_id, p.version, p.source_id, p.sequence, p.occurred_at, p.contained_in is null as is_open,
+       m.recorded_at
   from posting p
   join unnest(:skus::int[], :locations::int[]) as n(sku_id, location_id) using (sku_id, location_id)
   join movement m using (sku_id, location_id, version)

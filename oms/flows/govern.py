@@ -270,9 +270,7 @@ async def create_key(
 ) -> str:
     """A new key of a role, given in clear this once. Raises BadInput and NotFound."""
     async with db.transaction() as tx:
-        return await make_key(
-            tx, role=role, channel=channel, location=location, source=source, person=person, who=who
-        )
+        return await make_key(tx, role=role, channel=channel, location=location, source=source, person=person, who=who)
 
 
 async def forget(db: Database, *, now: datetime) -> int:

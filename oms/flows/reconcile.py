@@ -53,5 +53,9 @@ async def drift(db: Database, *, source: str, rows: Sequence[tuple[str, str, int
     """Counted (sku, location, quantity) rows beside our stock, changing nothing."""
     async with db.connection() as tx:
         return await counted(
-            tx, source=source, skus=[r[0] for r in rows], locations=[r[1] for r in rows], quantities=[r[2] for r in rows]
+            tx,
+            source=source,
+            skus=[r[0] for r in rows],
+            locations=[r[1] for r in rows],
+            quantities=[r[2] for r in rows],
         )

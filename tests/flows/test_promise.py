@@ -183,13 +183,19 @@ async def test_nearby_lists_what_a_pickup_would_get_nearest_first(db: Database, 
     lat, lon = place_of(postal_code="10001", country="US", lat=None, lon=None)
     ask = {"channel_id": net.channels["web"], "sku": "A", "lat": lat, "lon": lon, "limit": 20, "now": NOW}
     near = await nearby(db, **ask)
-    assert [(n.location, n.available, n.pickup_from) for n in near] == [("S1", 2, NOW.isoformat()), ("W1", 4, NOW.isoformat())]
+    assert [(n.location, n.available, n.pickup_from) for n in near] == [
+        ("S1", 2, NOW.isoformat()),
+        ("W1", 4, NOW.isoformat()),
+    ]
     assert near[0].km is not None and near[0].km < 5
     assert near[1].km is not None and 1_100 < near[1].km < 1_200
     assert isinstance(await reserve(db, net, "A", 2, "local"), Granted)
     await expect(db, net, "A", "S1", 4, on=date(2026, 11, 30))
     near = await nearby(db, **ask)
-    assert [(n.location, n.available, n.pickup_from) for n in near] == [("S1", 0, "2026-11-30"), ("W1", 4, NOW.isoformat())]
+    assert [(n.location, n.available, n.pickup_from) for n in near] == [
+        ("S1", 0, "2026-11-30"),
+        ("W1", 4, NOW.isoformat()),
+    ]
     assert await nearby(db, **ask | {"sku": "B"}) == []
 
 

@@ -61,10 +61,21 @@ class Teller(msgspec.Struct, frozen=True):
 class _Count:
     """A count of a key: from the ledger (with a version), or of this batch (with its place among the moves)."""
 
-    __slots__ = ("at", "place", "sequence", "source_id", "version")
+    __slots__ = ("at", "is_open", "place", "recorded_at", "sequence", "source_id", "version")
 
-    def __init__(self, at: datetime, sequence: int | None, source_id: int, version: int | None, place: int | None):
+    def __init__(
+        self,
+        at: datetime,
+        sequence: int | None,
+        source_id: int,
+        *,
+        version: int | None = None,
+        place: int | None = None,
+        is_open: bool = True,
+        recorded_at: datetime | None = None,
+    ) -> None:
         self.at, self.sequence, self.source_id, self.version, self.place = at, sequence, source_id, version, place
+        self.is_open, self.recorded_at = is_open, recorded_at
 
     def sees(self, fact: Fact, teller: Teller) -> bool:
         """Whether the movement happened before the count; doubt says what cannot oversell."""
@@ -128,17 +139,17 @@ class _Batch:
         self.on_hand[fact.key] = self.on_hand.get(fact.key, 0) + move.effect
         self.moves.append(move)
 
-    def absorb_by_count(self, fact: Fact, since: datetime | None) -> bool:
-        """Whether a count has seen this movement; then the first one's variance is that much smaller."""
-        for count in self.counts.get(fact.key, ()):
-            if (since is None or count.at > since) and count.sees(fact, self.teller):
-                if count.place is not None:
-                    known = self.moves[count.place]
-                    self.moves[count.place] = msgspec.structs.replace(known, quantity=known.quantity - fact.quantity)
-                elif count.version is not None:
-                    self.corrections.append((fact.key, count.version, fact.quantity))
-                return True
-        return False
+    def first_count(self, fact: Fact) -> _Count | None:
+        """The first count that has seen this movement, which its variance therefore counts as well."""
+        return next((c for c in self.counts.get(fact.key, ()) if fact.quantity and c.sees(fact, self.teller)), None)
+
+    def correct(self, count: _Count, fact: Fact) -> None:
+        """The movement is known now: the count's variance is that much smaller."""
+        if count.place is not None:
+            known = self.moves[count.place]
+            self.moves[count.place] = msgspec.structs.replace(known, quantity=known.quantity - fact.quantity)
+        elif count.version is not None:
+            self.corrections.append((fact.key, count.version, fact.quantity))
 
 
 async def settle(
@@ -159,17 +170,21 @@ async def settle(
     batch.on_hand = {key: row.on_hand for key, row in stock.items()}
     for c in await ledger.counts_of(tx, skus=[k[0] for k in keys], locations=[k[1] for k in keys]):
         batch.counts.setdefault((c.sku_id, c.location_id), []).append(
-            _Count(c.occurred_at, c.sequence, c.source_id, c.version, None)
+            _Count(
+                c.occurred_at, c.sequence, c.source_id, version=c.version, is_open=c.is_open, recorded_at=c.recorded_at
+            )
         )
     settled: list[Settled] = []
     for fact in facts:
         force = state[fact.k]
+        count = batch.first_count(fact)
         if force.is_in and not (fact.held and fact.hold not in force.reported_holds):
             quantity = 0 if fact.counted is not None else fact.quantity
             # a hold that the snapshot's source does not know of stands, whatever the snapshot contains
             unknown = fact.hold is not None and fact.quantity > 0 and fact.hold not in force.reported_holds
             batch.add(
-                fact, quantity=quantity, effect=0, absorbed_by=f"baseline:{force.baseline_id}",
+                fact, quantity=quantity, effect=_counted_twice(batch, fact, force, count),
+                absorbed_by=f"baseline:{force.baseline_id}",
                 contained_in=force.baseline_id, held=fact.quantity if unknown else 0,
             )  # fmt: skip
             settled.append(Settled(fact.k, "absorbed", f"contained in baseline {force.baseline_id}"))
@@ -177,7 +192,8 @@ async def settle(
             settled.append(_count(batch, fact, after[fact.k]))
         elif fact.kind == "release":
             settled.append(await _release(tx, batch, fact, force))
-        elif fact.quantity and batch.absorb_by_count(fact, force.as_of):
+        elif count is not None and (count.is_open or force.as_of is None or count.at > force.as_of):
+            batch.correct(count, fact)
             batch.add(fact, effect=0, absorbed_by="count")
             settled.append(Settled(fact.k, "absorbed", "a later count has seen it"))
         else:
@@ -188,6 +204,23 @@ async def settle(
     await batch.flush(tx)
     await ledger.write(tx, locked, resum={fact.sku_id for fact in facts})
     return settled
+
+
+def _counted_twice(batch: _Batch, fact: Fact, force: ledger.InForce, count: _Count | None) -> int:
+    """The effect of a movement that the snapshot contains, where a count has seen it too before we knew of it.
+
+    A count that its source has not posted is applied again over the snapshot, and with it the movement a second time.
+    """
+    if count is None or force.as_of is None:
+        return 0
+    if count.at <= force.as_of:
+        if not count.is_open:
+            return 0
+        batch.correct(count, fact)
+        return -fact.quantity
+    if count.recorded_at is not None and (force.applied_at is None or count.recorded_at < force.applied_at):
+        batch.correct(count, fact)
+    return 0
 
 
 def _deducted(fact: Fact, force: ledger.InForce) -> dict[str, Any]:
@@ -210,7 +243,7 @@ def _count(batch: _Batch, fact: Fact, moved_after: int) -> Settled:
     )  # fmt: skip
     variance = fact.counted + moved_after + in_batch - batch.on_hand.get(fact.key, 0)
     batch.add(fact, quantity=variance, effect=variance)
-    counts.append(_Count(fact.occurred_at, fact.sequence, batch.teller.source_id, None, len(batch.moves) - 1))
+    counts.append(_Count(fact.occurred_at, fact.sequence, batch.teller.source_id, place=len(batch.moves) - 1))
     counts.sort(key=lambda count: count.at)
     return Settled(fact.k, "applied", f"variance {variance:+d}" if variance else None)
 

@@ -28,7 +28,7 @@ class Near(msgspec.Struct, frozen=True):
     name: str
     km: float | None
     available: int
-    pickup_from: str | None
+    pickup_from: str
 
 
 class _Coming(msgspec.Struct, frozen=True):
@@ -106,7 +106,7 @@ async def nearby(
             km = None
             if place.lat is not None and place.lon is not None:
                 km = round(distance_km(lat, lon, place.lat, place.lon), 1)
-            first = now if available else on
-            near.append(Near(place.code, place.name, km, available, first and first.isoformat()))
+            first = (now if available else on or now).isoformat()
+            near.append(Near(place.code, place.name, km, available, first))
     near.sort(key=lambda n: (n.km is None, n.km or 0.0, n.location))
     return near[:limit]
