@@ -23,7 +23,7 @@ from oms.cache import Cache
 from oms.db import Database, Sql
 from oms.domain.order import NewOrder, OrderLine
 from oms.errors import Conflict, Refusal
-from oms.flows import broker, fulfill
+from oms.flows import broker, fulfill, schedule
 from oms.flows.ingest import acknowledge, apply, messages, stage
 from oms.flows.order.capture import Tally, capture_from
 from oms.flows.order.parked import unpark_lines
@@ -126,25 +126,29 @@ async def morning(
         seconds[step] = round(time.perf_counter() - began, 2)
 
     async with alone(db):
-        async with timed("baseline") as tell:
-            feeds = await take_feeds(db, who=who, clock=clock, source=source, progress=tell)
-            await messages.replay_parked(db, who=who)
-            await unpark_lines(db, who=who)
-            await fulfill.relieve(db, who=who, now=clock())
-            async with db.connection() as tx:
-                await analyze(tx)
-        async with timed("capture") as tell:
-            captured = await capture(db, who=who, clock=clock, troubles=troubles, progress=tell)
-        async with timed("broker") as tell:
-            await broker.resume(db, who=who, now=clock())
-            run = await broker.run(
-                db, who=who, now=clock(), seconds=settings.broker_seconds, seed=settings.broker_seed, progress=tell
-            )
-        async with timed("push") as tell:
-            pushed = await push_all(
-                db, cache, now=clock(), reset=True, who=who,
-                progress=tell,
-            )  # fmt: skip
+        began = clock()
+        try:
+            async with timed("baseline") as tell:
+                feeds = await take_feeds(db, who=who, clock=clock, source=source, progress=tell)
+                await messages.replay_parked(db, who=who)
+                await unpark_lines(db, who=who)
+                await fulfill.relieve(db, who=who, now=clock())
+                async with db.connection() as tx:
+                    await analyze(tx)
+            async with timed("capture") as tell:
+                captured = await capture(db, who=who, clock=clock, troubles=troubles, progress=tell)
+            async with timed("broker") as tell:
+                await broker.resume(db, who=who, now=clock())
+                run = await broker.run(
+                    db, who=who, now=clock(), seconds=settings.broker_seconds, seed=settings.broker_seed, progress=tell
+                )
+            async with timed("push") as tell:
+                pushed = await push_all(db, cache, now=clock(), reset=True, who=who, progress=tell)
+        except Exception as error:
+            failed = f"{type(error).__name__}: {error}"
+            await schedule.keep(db, source=source, who=who, started_at=began, steps=seconds, failed=failed)
+            raise
+        await schedule.keep(db, source=source, who=who, started_at=began, steps=seconds)
     troubles += [f"{p.channel}: {p.trouble}" for p in pushed if p.trouble]
     return Report(feeds=feeds, captured=captured, run=run, pushed=pushed, seconds=seconds, troubles=troubles)
 

@@ -4,27 +4,24 @@ arq runs what has a clock; resident loops follow wake-ups. Either may be lost at
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import msgpack
-import msgspec
 import structlog
 from arq import cron
 from arq.connections import RedisSettings
 from arq.worker import Worker
 
 from oms import morning as the_morning
-from oms import record
 from oms.cache import Cache
-from oms.db import Database, Sql
+from oms.db import Database
 from oms.deliver import deliver
-from oms.domain.calendar import next_morning
 from oms.errors import Conflict
-from oms.flows import broker, fulfill, govern, reconcile, reserve
+from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.order.parked import unpark_lines
@@ -33,7 +30,6 @@ from oms.flows.push.sender import follow as follow_channel
 from oms.flows.push.sender import follow_touched
 from oms.settings import Settings
 
-sql = Sql("worker")
 log = structlog.get_logger("oms.worker")
 
 SWEEP_SECONDS = 10
@@ -42,31 +38,6 @@ BROKER_WAKE_SECONDS = 5.0
 PUSHES_KEPT_DAYS = 30
 
 Context = dict[str, Any]
-
-
-class Schedule(msgspec.Struct, frozen=True):
-    """A source's morning: its local time and zone, and when it last began."""
-
-    code: str
-    morning_at: time
-    time_zone: str
-    last: datetime | None
-
-
-class Stale(msgspec.Struct, frozen=True):
-    """A location whose snapshot is too old."""
-
-    location: str
-    source: str
-    as_of: datetime
-
-
-schedules = sql.rows("schedules", Schedule)
-begin_morning = sql.one("begin_morning", UUID)
-end_morning = sql.run("end_morning")
-channel_codes = sql.rows("channel_codes", str)
-has_open = sql.one("has_open", bool)
-stale_locations = sql.rows("stale_locations", Stale)
 
 
 def clock() -> datetime:
@@ -101,63 +72,20 @@ async def watch(ctx: Context) -> None:
     """Gaps in numbers and snapshots that are too old become exceptions."""
     db, now, settings = ctx["db"], clock(), ctx["settings"]
     await messages.gaps(db, before=now - timedelta(seconds=settings.sequence_grace_seconds))
-    async with db.transaction() as tx:
-        await record.raise_exceptions(
-            tx,
-            [
-                record.Trouble(
-                    kind="feed_stale", subject=f"{s.source}:{s.location}",
-                    detail=f"The snapshot of {s.source} for {s.location} is of {s.as_of.isoformat()}: too old. "
-                    "Ask the source for a new one; stock plus movements stays in force.",
-                )
-                for s in await stale_locations(tx, now=now)
-            ],
-        )  # fmt: skip
+    await schedule.raise_stale(db, now=now)
 
 
 async def verify(ctx: Context) -> int:
     """The ledger is folded again and compared; a difference is an exception."""
-    _, differences = await reconcile.verify(ctx["db"])
-    if differences:
-        async with ctx["db"].transaction() as tx:
-            await record.raise_exceptions(
-                tx,
-                [
-                    record.Trouble(
-                        kind="ledger_differs", subject=f"{d.what}:{d.subject}", owner="admin", due_hours=1,
-                        detail=f"{d.what} {d.subject} is kept as {d.kept}; the ledger says {d.folded}. Run `oms verify`.",
-                    )
-                    for d in differences[:100]
-                ],
-            )  # fmt: skip
-    return len(differences)
+    return await reconcile.watch(ctx["db"])
 
 
 async def mornings(ctx: Context) -> None:
-    """Each source's morning, once on each of its days, at its local time."""
+    """Each source's morning, once on each of its days, at its local time; one beside another waits its turn."""
     db, now = ctx["db"], clock()
-    async with db.connection() as tx:
-        planned = await schedules(tx)
-    for one in planned:
-        last = one.last or now - timedelta(minutes=2)
-        if next_morning(last, one.time_zone, one.morning_at) <= now:
-            await morning(ctx, one.code)
-
-
-async def morning(ctx: Context, source: str | None = None) -> None:
-    """One morning, kept as a row with what each step took."""
-    db = ctx["db"]
-    async with db.transaction() as tx:
-        morning_id = await begin_morning(tx, who="schedule", source=source)
-    try:
-        report = await the_morning.morning(
-            db, ctx["cache"], ctx["settings"], who="schedule", clock=clock, source=source
-        )
-        steps: dict[str, Any] = dict(report.seconds)
-    except Conflict as refused:
-        steps = {"refused": str(refused)}
-    async with db.transaction() as tx:
-        await end_morning(tx, morning_id=morning_id, steps=steps)
+    for source in await schedule.mornings_due(db, now=now):
+        with contextlib.suppress(Conflict):
+            await the_morning.morning(db, ctx["cache"], ctx["settings"], who="schedule", clock=clock, source=source)
 
 
 async def broker_now(ctx: Context) -> None:
@@ -170,10 +98,8 @@ async def broker_now(ctx: Context) -> None:
 
 
 async def _broker(ctx: Context, *, seconds: float) -> None:
-    async with ctx["db"].connection() as tx:
-        if not await has_open(tx):
-            return
-    await broker.run(ctx["db"], who="oms", now=clock(), seconds=seconds, cache=ctx["cache"])
+    if await schedule.anything_open(ctx["db"]):
+        await broker.run(ctx["db"], who="oms", now=clock(), seconds=seconds, cache=ctx["cache"])
 
 
 async def forget(ctx: Context) -> None:
@@ -218,8 +144,7 @@ async def follow_channels(ctx: Context) -> None:
     loops: dict[str, asyncio.Task[None]] = {}
     try:
         while True:
-            async with ctx["db"].connection() as tx:
-                codes = await channel_codes(tx)
+            codes = await schedule.told_channels(ctx["db"])
             for code in set(codes) - {c for c, t in loops.items() if not t.done()}:
                 loops[code] = asyncio.create_task(follow_channel(ctx["db"], ctx["cache"], channel=code, clock=clock))
             for code in loops.keys() - set(codes):

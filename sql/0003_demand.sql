@@ -201,14 +201,13 @@ create table push_item (
 );
 create index on push_item (sku_id);
 
--- The morning of a day: which steps are done, so that a killed one goes on.
+-- Mornings that ended, of one source or of all; one that was killed left no row, and is due again.
 create table morning (
   morning_id  uuid primary key default uuidv7(),
-  state       text not null default 'running' check (state in ('running', 'done')),
+  state       text not null check (state in ('done', 'failed')),
   asked_by    text not null,
   source_id   int references source,
-  started_at  timestamptz not null default clock_timestamp(),
-  leased_until timestamptz not null,
-  finished_at timestamptz,
-  steps       jsonb not null default '{}'            -- step -> {seconds, …} as each ends
+  started_at  timestamptz not null,
+  finished_at timestamptz not null default clock_timestamp(),
+  steps       jsonb not null default '{}'            -- step -> seconds
 );

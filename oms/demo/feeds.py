@@ -197,4 +197,5 @@ def write_movements(path: Path, world: World, movements: list[Numbered], ids: di
     for _, line in due:
         out.write(line + b"\n")
     path.write_bytes(out.getvalue())
+    path.with_name("movements.complete").touch()
     return Sent(len(due), doubles, late)

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from oms import record
 from oms.db import Database, Sql
 
 sql = Sql("verify")
+
+DIFFERENCES_TOLD_MAX = 100
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -47,6 +50,24 @@ async def verify(db: Database) -> tuple[Counts, list[Difference]]:
     """Folds the ledger, commitments and capacity anew in one snapshot; gives what differs (empty is right)."""
     async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
         return await counts(tx), [row for check in checks for row in await check(tx)]
+
+
+async def watch(db: Database) -> int:
+    """Verifies; what differs becomes exceptions, for an admin within the hour. Gives how many differ."""
+    _, differences = await verify(db)
+    if differences:
+        async with db.transaction() as tx:
+            await record.raise_exceptions(
+                tx,
+                [
+                    record.Trouble(
+                        kind="ledger_differs", subject=f"{d.what}:{d.subject}", owner="admin", due_hours=1,
+                        detail=f"{d.what} {d.subject} is kept as {d.kept}; the ledger says {d.folded}. Run `oms verify`.",
+                    )
+                    for d in differences[:DIFFERENCES_TOLD_MAX]
+                ],
+            )  # fmt: skip
+    return len(differences)
 
 
 async def drift(db: Database, *, source: str, rows: Sequence[tuple[str, str, int]]) -> list[Drift]:

@@ -1,19 +1,16 @@
 -- name: schedules
--- Sources with a morning of their own: its local time, its zone, and when it last began.
-select s.code, s.morning_at, s.time_zone, max(m.started_at) as last
+-- Sources with a morning of their own: its local time, its zone, and when the last one began that counts: a failed one
+-- counts for a while only, so that it is tried again.
+select s.code, s.morning_at, s.time_zone,
+       max(m.started_at) filter (where m.state = 'done' or m.finished_at > :now - :again::interval) as last
   from source s left join morning m using (source_id)
  where s.morning_at is not null
  group by s.source_id order by s.source_id;
 
--- name: begin_morning
--- A morning begins, of one source or of all.
-insert into morning (asked_by, source_id, leased_until)
-values (:who, (select source_id from source where code = :source), clock_timestamp() + interval '1 hour')
-returning morning_id;
-
--- name: end_morning
--- A morning is done, with what each step took.
-update morning set state = 'done', finished_at = clock_timestamp(), steps = :steps where morning_id = :morning_id;
+-- name: keep_morning
+-- A morning that ended, with what each step took.
+insert into morning (state, asked_by, source_id, started_at, steps)
+values (:state, :who, (select source_id from source where code = :source), :started_at, :steps);
 
 -- name: channel_codes
 -- Channels that are told something.
