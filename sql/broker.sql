@@ -27,6 +27,11 @@ select o.order_id::text, (o.ship_to ->> 'lat')::float8 as lat, (o.ship_to ->> 'l
                       and r.run_id <> :run_id)
  order by o.order_id limit :limit;
 
+-- name: addresses_of
+-- The addresses of these orders.
+select order_id::text, coalesce(ship_to ->> 'postal_code', '') as postal_code, coalesce(ship_to ->> 'country', '') as country
+  from orders where order_id = any (:orders::uuid[]);
+
 -- name: open_lines
 -- The open lines of these orders, a kit's parts kept together.
 select l.line_id, l.version, l.order_id::text, l.sku_id, l.open as quantity, l.pool_id,

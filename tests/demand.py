@@ -14,6 +14,7 @@ from oms import access
 from oms.db import Database
 from oms.domain.order import NewOrder, OrderLine, ShipTo
 from oms.flows import broker, fulfill
+from oms.flows.broker import planning
 from oms.flows.order.capture import Captured, capture_many
 from oms.settle import settle_batch
 from tests.feeding import NOW
@@ -74,10 +75,10 @@ async def planned(db: Database, net: Net, order_id: UUID, *parts: tuple[str, int
             }
             for line, units, location in parts
         ]
-        await broker.keep_decisions(
+        await planning.keep_decisions(
             tx, run_id=run_id, orders=[order_id], plans=[msgspec.json.encode(plan).decode()], whys=[{}]
         )
-        await broker.planned(tx, run_id=run_id, summary={}, lease_seconds=600)
+        await planning.planned(tx, run_id=run_id, summary={}, lease_seconds=600)
     return run_id
 
 

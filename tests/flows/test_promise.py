@@ -10,9 +10,10 @@ from oms import ledger
 from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import CartLine
+from oms.domain.places import distance_km
 from oms.errors import BadInput, NotFound, OutOfStock
 from oms.flows.promise.explain import Explained, explain
-from oms.flows.promise.nearby import distance_km, nearby, place_of
+from oms.flows.promise.nearby import nearby, place_of
 from oms.flows.promise.read import atp, read_atp
 from oms.flows.reserve import Cart, Granted, reserve_many
 from oms.settle import settle_batch

@@ -1,20 +1,19 @@
 """Where a sku lies near a place: for an associate at a till, or a page of stores to pick up from."""
 
 from datetime import date, datetime
-from math import asin, cos, radians, sin, sqrt
 
 import msgspec
 
 from oms import ledger, named
 from oms.db import Database, Sql
 from oms.domain import atp as law
+from oms.domain import places
 from oms.errors import BadInput, NotFound
 from oms.flows.promise.explain import StockHere, stock_by_location
 from oms.flows.promise.read import number_of, supplies_of
 
 sql = Sql("promise")
 
-EARTH_KM = 6371.0088
 LIMIT_MAX = 200
 
 
@@ -48,23 +47,12 @@ def place_of(*, postal_code: str | None, country: str, lat: float | None, lon: f
         return lat, lon
     if postal_code is None:
         raise BadInput("a place is expected: postal_code and country, or lat and lon")
-    if country.upper() != "US":
+    if not places.has_centers(country):
         raise BadInput(f"postal_code: centers of {country!r} are not known here; give lat and lon")
-    import zipcodes
-
-    code = postal_code.strip()[:5]
-    found = zipcodes.matching(code) if len(code) == 5 and code.isdigit() else []
-    located = [(float(z["lat"]), float(z["long"])) for z in found if z["lat"] and z["long"]]
-    if not located:
+    center = places.center_of(postal_code, country)
+    if center is None:
         raise BadInput(f"postal_code: {postal_code!r} is not known; give another one, or lat and lon")
-    return located[0]
-
-
-def distance_km(lat: float, lon: float, other_lat: float, other_lon: float) -> float:
-    """Along the surface of the earth (haversine)."""
-    north, east = radians(other_lat - lat), radians(other_lon - lon)
-    h = sin(north / 2) ** 2 + cos(radians(lat)) * cos(radians(other_lat)) * sin(east / 2) ** 2
-    return 2 * EARTH_KM * asin(sqrt(min(1.0, h)))
+    return center
 
 
 async def nearby(
@@ -105,7 +93,7 @@ async def nearby(
         if available or on:
             km = None
             if place.lat is not None and place.lon is not None:
-                km = round(distance_km(lat, lon, place.lat, place.lon), 1)
+                km = round(places.distance_km(lat, lon, place.lat, place.lon), 1)
             first = (now if available else on or now).isoformat()
             near.append(Near(place.code, place.name, km, available, first))
     near.sort(key=lambda n: (n.km is None, n.km or 0.0, n.location))

@@ -1,0 +1,138 @@
+"""Open lines are brokered: read, planned by the engine, audited, then allocated order by order under guard."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from oms import record
+from oms.cache import Cache
+from oms.db import Database, Sql
+from oms.errors import NotFound
+from oms.flows.broker.allocate import apply, take_run
+from oms.flows.broker.planning import LEASE_SECONDS, Progress, plan, read_policy
+
+sql = Sql("broker")
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A brokering run."""
+
+    id: UUID
+    state: str
+    dry_run: bool
+    policy: str | None
+    seconds_max: float
+    seed: int
+    asked_by: str
+    started_at: datetime
+    finished_at: datetime | None
+    summary: dict[str, Any]
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """A decision as it is kept: what was planned, why, and what became of it."""
+
+    order_id: UUID
+    channel: str
+    number: str
+    state: str
+    plan: list[dict[str, Any]]
+    why: dict[str, Any]
+    result: str | None
+
+
+begin_run = sql.one("begin_run", UUID)
+unfinished_runs = sql.rows("unfinished_runs", tuple)
+fail_run = sql.run("fail_run")
+run_row = sql.maybe("run_row", Run)
+runs_page = sql.rows("runs_page", Run)
+decisions_of = sql.rows("decisions_of", Decided)
+location_codes = sql.rows("location_codes", tuple)
+
+
+async def run(
+    db: Database,
+    *,
+    who: str,
+    now: datetime,
+    seconds: float,
+    seed: int = 0,
+    dry_run: bool = False,
+    policy: str | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """One brokering run over everything that is open: planned, kept as decisions, then allocated.
+
+    A run that is killed goes on from its rows (`resume`); what no longer fits when it is written stays open.
+    `policy` names one that is kept (the engine's own weights without it); raises NotFound, BadInput.
+    """
+    weights = await read_policy(db, code=policy)
+    async with db.transaction() as tx:
+        run_id = await begin_run(
+            tx, dry_run=dry_run, policy=policy, seconds=seconds, seed=seed, who=who, lease_seconds=LEASE_SECONDS
+        )
+    try:
+        await plan(
+            db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policy=weights, progress=progress
+        )
+    except Exception as error:
+        async with db.transaction() as tx:
+            await fail_run(tx, run_id=run_id, summary={"failed": f"{type(error).__name__}: {error}"})
+            await record.raise_exceptions(
+                tx,
+                [
+                    record.Trouble(
+                        kind="run_failed", subject=str(run_id), detail=f"Brokering run {run_id} failed: {error}"
+                    )
+                ],
+            )
+        raise
+    if not dry_run:
+        await apply(db, run_id=run_id, who=who, now=now, cache=cache, progress=progress)
+    return await read(db, run_id=run_id)
+
+
+async def resume(db: Database, *, who: str, now: datetime, cache: Cache | None = None) -> int:
+    """Takes up runs whose worker is gone: planned ones are applied, those that were still reading are given up."""
+    resumed = 0
+    async with db.connection() as tx:
+        runs = await unfinished_runs(tx, after=UUID(int=0))
+    for run_id, state in runs:
+        async with db.transaction() as tx:
+            taken = await take_run(tx, run_id=run_id, lease_seconds=LEASE_SECONDS, mine=False)
+            if taken is not None and state == "reading":
+                await fail_run(tx, run_id=run_id, summary={"failed": "its worker was lost before it had a plan"})
+        if taken is not None and state == "planned":
+            await apply(db, run_id=run_id, who=who, now=now, cache=cache)
+        resumed += taken is not None
+    return resumed
+
+
+async def read(db: Database, *, run_id: UUID) -> Run:
+    """A run; raises NotFound."""
+    async with db.connection() as tx:
+        found = await run_row(tx, run_id=run_id)
+    if found is None:
+        raise NotFound(f"There is no run {run_id}.")
+    return found
+
+
+async def listed(db: Database, *, before: UUID | None, limit: int) -> list[Run]:
+    """Runs, newest first."""
+    async with db.connection() as tx:
+        return await runs_page(tx, before=before, limit=limit)
+
+
+async def why(db: Database, *, run_id: UUID, number: str | None, after: UUID | None, limit: int) -> list[Decided]:
+    """The decisions of a run with their candidates, locations by code."""
+    await read(db, run_id=run_id)
+    async with db.connection() as tx:
+        rows = await decisions_of(tx, run_id=run_id, number=number, after=after, limit=limit)
+        codes: dict[int, str] = dict(await location_codes(tx))
+    for row in rows:
+        for part in (*row.plan, *row.why.get("candidates", [])):
+            part["location"] = codes.get(part.pop("location_id"))
+    return rows

@@ -1,0 +1,243 @@
+"""A run's decisions are written, order by order under guard; what no longer fits stays open."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from uuid import UUID
+
+import msgspec
+
+from oms import ledger, record
+from oms.book import Book
+from oms.cache import Cache
+from oms.db import Connection, Database, Sql
+from oms.domain.allocation import Fate, Planned, bind_split
+from oms.domain.calendar import local_day
+from oms.flows.broker.planning import LEASE_SECONDS, Progress
+
+sql = Sql("broker")
+
+ORDERS_PER_CHUNK = 200
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A run that this worker has."""
+
+    state: str
+    seconds_max: float
+    seed: int
+    policy: str | None
+    dry_run: bool
+    asked_by: str
+
+
+class OpenLine(msgspec.Struct, frozen=True):
+    """A line under its lock."""
+
+    line_id: int
+    order_id: UUID
+    line: str
+    part: int
+    sku_id: int
+    pool_id: int
+    open: int
+    version: int
+    hold: str | None
+    price_cents: int
+
+
+class TakenOrder(msgspec.Struct, frozen=True):
+    """An order under its lock."""
+
+    order_id: UUID
+    split: str
+    split_max: int | None
+    channel_id: int
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A location as allocation must know it."""
+
+    location_id: int
+    code: str
+    time_zone: str
+    is_on: bool
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A new fulfillment."""
+
+    fulfillment_id: UUID
+    order_id: UUID
+    location_id: int
+
+
+class OrderPlan(msgspec.Struct, frozen=True):
+    """What a run planned for an order."""
+
+    order_id: UUID
+    plan: list[Planned]
+
+
+take_run = sql.maybe("take_run", Taken)
+next_decisions = sql.rows("next_decisions", tuple)
+take_orders = sql.rows("take_orders", TakenOrder)
+take_decisions = sql.rows("take_decisions", UUID)
+take_lines = sql.rows("take_lines", OpenLine)
+places_on = sql.rows("places_on", Place)
+allocate_lines = sql.run("allocate_lines")
+make_fulfillments = sql.rows("make_fulfillments", Made)
+make_fulfillment_lines = sql.run("make_fulfillment_lines")
+decided = sql.run("decided")
+finish_run = sql.maybe("finish_run", dict)
+
+
+async def apply(
+    db: Database, *, run_id: UUID, who: str, now: datetime, cache: Cache | None = None, progress: Progress | None = None
+) -> None:
+    """Writes a run's decisions, a chunk of orders per transaction; each is done once, whoever does it."""
+    done = 0
+    while True:
+        async with db.transaction() as tx:
+            taken = await take_run(tx, run_id=run_id, lease_seconds=LEASE_SECONDS, mine=True)
+            if taken is None or taken.state != "planned" or taken.dry_run:
+                return
+            chunk = await next_decisions(tx, run_id=run_id, limit=ORDERS_PER_CHUNK)
+            if not chunk:
+                summary = await finish_run(tx, run_id=run_id)
+                await record.keep(tx, who=who, steps=[record.Step("run", str(run_id), "applied", detail=summary)])
+                break
+            plans = [OrderPlan(order_id, msgspec.convert(plan, list[Planned])) for order_id, plan in chunk]
+            await allocate(tx, run_id=run_id, plans=plans, who=who, now=now)
+        done += len(chunk)
+        if progress:
+            progress("allocate", done, None)
+    if cache is not None:
+        await cache.wake("project")
+
+
+async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], who: str, now: datetime) -> None:
+    """Allocates a chunk of orders; what no longer fits, and what its split rule binds to it, stays open."""
+    ids = [p.order_id for p in plans]
+    orders = {o.order_id: o for o in await take_orders(tx, orders=ids)}
+    mine = set(await take_decisions(tx, run_id=run_id, orders=ids))
+    plans = sorted((p for p in plans if p.order_id in mine), key=lambda p: p.order_id)
+    lines = {n.line_id: n for n in await take_lines(tx, orders=[p.order_id for p in plans])}
+    wanted = [(w, lines[w.line_id]) for p in plans for w in p.plan if w.line_id in lines]
+    places = {p.location_id: p for p in await places_on(tx, locations=list({w.location_id for w, _ in wanted}))}
+    days = {i: local_day(now, p.time_zone) for i, p in places.items()}
+    book = await Book.open(tx, skus={n.sku_id for _, n in wanted}, keys={(n.sku_id, w.location_id) for w, n in wanted})
+    room = await ledger.capacity(tx, {(i, days[i]) for i in places})
+    works: list[ledger.Work] = []
+    fates: dict[UUID, tuple[list[Planned], list[Fate]]] = {}
+    for p in plans:
+        fate = [_fits(book, w, lines.get(w.line_id), places) for w in p.plan]
+        kept = bind_split(
+            orders[p.order_id].split,
+            p.plan,
+            fate,
+            open_lines={n.line_id: f"{n.line}" for n in lines.values() if n.order_id == p.order_id and n.open > 0},
+        )
+        kept, more = _with_capacity(kept, lines, room, days, works, split=orders[p.order_id].split)
+        for w in kept:
+            line = lines[w.line_id]
+            book.keep(line.sku_id, line.pool_id, -w.quantity)
+            book.allocate(line.sku_id, w.location_id, w.quantity, pool_id=line.pool_id, channel_id=None)
+        fates[p.order_id] = (kept, [*fate, *more])
+    await book.write(tx, capped=())
+    await ledger.work(tx, works)
+    done = [(order_id, w) for order_id, (kept, _) in fates.items() for w in kept]
+    await allocate_lines(tx, lines=[w.line_id for _, w in done], quantities=[w.quantity for _, w in done])
+    await _fulfillments(tx, run_id=run_id, done=done, lines=lines, days=days)
+    await _conclude(tx, run_id=run_id, plans=plans, fates=fates, places=places, who=who)
+
+
+def _fits(book: Book, w: Planned, line: OpenLine | None, places: Mapping[int, Place]) -> Fate:
+    """Whether a planned line may be allocated now: open as it was read, location on, stock there, no promise broken."""
+    if line is None or line.version != w.version or line.open < w.quantity or line.hold is not None:
+        return Fate(w.line_id, "changed since it was read")
+    place = places.get(w.location_id)
+    if place is None or not place.is_on:
+        return Fate(w.line_id, "the location is off")
+    return Fate(w.line_id, book.may_allocate(line.sku_id, w.location_id, line.pool_id, w.quantity))
+
+
+def _with_capacity(
+    kept: Sequence[Planned],
+    lines: Mapping[int, OpenLine],
+    room: dict[tuple[int, date], ledger.Capacity],
+    days: Mapping[int, date],
+    works: list[ledger.Work],
+    *,
+    split: str,
+) -> tuple[list[Planned], list[Fate]]:
+    """Takes the work of each package from its location's day; packages that do not fit are dropped."""
+    packages: dict[int, list[Planned]] = {}
+    for w in kept:
+        packages.setdefault(w.location_id, []).append(w)
+    needs = {
+        at: ledger.Work(
+            at, days[at], 1, sum(w.quantity for w in ws), sum(w.quantity * lines[w.line_id].price_cents for w in ws)
+        )
+        for at, ws in packages.items()
+    }  # fmt: skip
+    full = {at for at, need in needs.items() if not room[at, days[at]].fits(need)}
+    if full and split in ("complete", "keep_together"):
+        full = set(packages)
+    for at, need in needs.items():
+        if at not in full:
+            used = room[at, days[at]]
+            room[at, days[at]] = msgspec.structs.replace(
+                used, orders=used.orders + need.orders, items=used.items + need.items, cents=used.cents + need.cents
+            )
+            works.append(need)
+    dropped = [Fate(w.line_id, "its location's day is full") for at in full for w in packages[at]]
+    return [w for w in kept if w.location_id not in full], dropped
+
+
+async def _fulfillments(
+    tx: Connection,
+    *,
+    run_id: UUID,
+    done: Sequence[tuple[UUID, Planned]],
+    lines: Mapping[int, OpenLine],
+    days: Mapping[int, date],
+) -> None:
+    """A fulfillment per order and location, with its lines."""
+    pairs = sorted({(order_id, w.location_id) for order_id, w in done})
+    made = {
+        (f.order_id, f.location_id): f.fulfillment_id
+        for f in await make_fulfillments(
+            tx, run_id=run_id, orders=[p[0] for p in pairs], locations=[p[1] for p in pairs],
+            days=[days[p[1]] for p in pairs],
+        )
+    }  # fmt: skip
+    await make_fulfillment_lines(
+        tx, fulfillments=[made[order_id, w.location_id] for order_id, w in done], lines=[w.line_id for _, w in done],
+        skus=[lines[w.line_id].sku_id for _, w in done], quantities=[w.quantity for _, w in done],
+    )  # fmt: skip
+
+
+async def _conclude(
+    tx: Connection,
+    *,
+    run_id: UUID,
+    plans: Sequence[OrderPlan],
+    fates: Mapping[UUID, tuple[list[Planned], list[Fate]]],
+    places: Mapping[int, Place],
+    who: str,
+) -> None:
+    """Keeps what became of each decision, and the orders' history."""
+    states, results, steps = [], [], []
+    for p in plans:
+        kept, fate = fates[p.order_id]
+        why = sorted({f.refused for f in fate if f.refused})
+        states.append("applied" if len(kept) == len(p.plan) else "partly" if kept else "dropped")
+        results.append("; ".join(why) or None)
+        if kept:
+            at = sorted({places[w.location_id].code for w in kept})
+            steps.append(
+                record.Step("order", str(p.order_id), "allocated", why=f"run {run_id}",
+                            detail={"lines": len(kept), "locations": at})
+            )  # fmt: skip
+    await decided(tx, run_id=run_id, orders=[p.order_id for p in plans], states=states, results=results)
+    await record.keep(tx, who=who, steps=steps)
