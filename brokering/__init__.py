@@ -25,9 +25,8 @@ from brokering.problem import (
     Tariff,
     Unfilled,
 )  # fmt: skip
-from brokering.spare import spare
 
 __all__ = [
     "RULES", "Assignment", "Barred", "Candidate", "Decision", "Line", "Location", "Order", "Plan", "Policy", "Problem",
-    "Protected", "Stock", "Tariff", "Unfilled", "audit", "broker", "nearest", "one_at_a_time", "spare",
+    "Protected", "Stock", "Tariff", "Unfilled", "audit", "broker", "nearest", "one_at_a_time",
 ]  # fmt: skip

@@ -18,6 +18,8 @@ from oms.domain import atp
 from oms.domain.atp import Layout
 from oms.named import Rule
 
+PROMISE_BROKEN = "another pool's promise would be broken"
+
 
 class Units(msgspec.Struct, frozen=True):
     """Units of a sku that a reservation holds: in a pool, or allocated at a location."""
@@ -138,7 +140,7 @@ class Book:
             layout, self._supply[sku_id], self._reserved[sku_id], position=layout.pools.index(pool_id),
             quantity=quantity, segment=self.segments[row.layout_id][location_id], fall=quantity,
         )  # fmt: skip
-        return None if keeps else "another pool's promise would be broken"
+        return None if keeps else PROMISE_BROKEN
 
     def give_back(self, units: Iterable[Units]) -> None:
         """What reservations held is free again."""

@@ -80,6 +80,13 @@ select a.sku_id, p.pool_id, a.reserved[p.place] as quantity
 select order_id::text, sku_id, location_id from rejected_before
  where until > :now and order_id = any(:orders::uuid[]);
 
+-- name: bar
+-- These locations are not asked for these skus of these orders again for a while.
+insert into rejected_before (order_id, sku_id, location_id, until, reason)
+select distinct n.order_id, n.sku_id, n.location_id, :until::timestamptz, 'another pool''s promise'
+  from unnest(:orders::uuid[], :skus::int[], :locations::int[]) as n(order_id, sku_id, location_id)
+on conflict (order_id, sku_id, location_id) do update set until = greatest(rejected_before.until, excluded.until);
+
 -- name: keep_decisions
 -- What the plan says of each order, before any of it is done.
 insert into decision (run_id, order_id, state, plan, why)

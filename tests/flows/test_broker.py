@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
+from brokering import Policy
 from oms import access
+from oms.book import PROMISE_BROKEN
 from oms.db import Database
+from oms.domain.order import ShipTo
 from oms.errors import BadInput, NotFound
 from oms.flows import broker, fulfill
+from oms.flows.broker.planning import read_problem
 from oms.flows.order.change import cancel, hold, release
 from oms.flows.order.read import read_order
 from tests.demand import captured, order, planned, reject, work_of, work_up_to
@@ -151,6 +156,25 @@ async def test_one_pools_line_is_not_allocated_where_it_breaks_anothers_promise(
     assert (await places(db, web), await places(db, local)) == (["W1"], ["S1"])
 
 
+async def test_what_would_break_a_waiting_orders_promise_is_not_planned_again_for_an_hour(
+    db: Database, net: Net
+) -> None:
+    # the local order waits for B, and for its unit of A, which only S1 has for it; the web could have it from W1
+    await set_stock(db, sku="A", location="S1", quantity=1)
+    await set_stock(db, sku="A", location="W1", quantity=1)
+    web = await captured(db, order(net, "N1", ("A", 1)))
+    await captured(db, order(net, "N2", ("A", 1), ("B", 1), channel="local", split="complete"))
+    wrong = await planned(db, net, web, ("1", 1, "S1"))
+    await broker.apply(db, run_id=wrong, who="test", now=NOW)
+    assert await fate(db, wrong) == [("dropped", PROMISE_BROKEN)]
+    problem = await read_problem(db, run_id=wrong, now=NOW, policy=Policy())
+    assert [(b.order_id, b.location_id) for b in problem.barred] == [(str(web), net.locations["S1"])]
+    later = await read_problem(db, run_id=wrong, now=NOW + timedelta(hours=2), policy=Policy())
+    assert later.barred == []
+    await run(db)
+    assert await places(db, web) == ["W1"]
+
+
 async def test_a_line_is_not_allocated_outside_its_pool(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="S2", quantity=1)
     await set_stock(db, sku="A", location="W1", quantity=1)
@@ -282,6 +306,20 @@ async def test_relief_of_one_part_of_a_kit_gives_back_the_kit(db: Database, net:
     await say(db, "pos", sale("m", "A", "S1", 1, at=at(1)))
     assert await fulfill.relieve(db, who="test", now=NOW) == 1
     assert await lines(db, made) == [(2, 2), (1, 1)]
+
+
+async def test_an_order_without_coordinates_stands_at_its_postal_code_and_an_unknown_address_is_told(
+    db: Database, net: Net
+) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=9)
+    await captured(db, order(net, "N1", ("A", 1), ship_to=ShipTo(postal_code="02108-1234")))
+    lost = await captured(db, order(net, "N2", ("A", 1), ship_to=ShipTo(postal_code="nowhere")))
+    problem = await read_problem(db, run_id=UUID(int=1), now=NOW, policy=Policy())
+    boston, nowhere = problem.orders
+    assert boston.lat is not None and boston.lon is not None and abs(boston.lat - 42.36) < 0.1 > abs(boston.lon + 71.06)
+    assert (nowhere.lat, nowhere.lon) == (None, None)
+    await run(db)
+    assert await ask(db, "select subject from exception where kind = 'address_unknown'") == str(lost)
 
 
 async def test_a_policy_weighs_the_costs_and_one_that_is_none_is_refused(db: Database, net: Net) -> None:

@@ -1,13 +1,13 @@
 """A run's decisions are written, order by order under guard; what no longer fits stays open."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import msgspec
 
 from oms import ledger, record
-from oms.book import Book
+from oms.book import PROMISE_BROKEN, Book
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain.allocation import Fate, Planned, bind_split
@@ -17,6 +17,8 @@ from oms.flows.broker.planning import LEASE_SECONDS, Progress
 sql = Sql("broker")
 
 ORDERS_PER_CHUNK = 200
+NOT_AGAIN = timedelta(hours=1)
+"""So long a line is not planned again where another pool's promise would have been broken."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -88,6 +90,7 @@ allocate_lines = sql.run("allocate_lines")
 make_fulfillments = sql.rows("make_fulfillments", Made)
 make_fulfillment_lines = sql.run("make_fulfillment_lines")
 decided = sql.run("decided")
+bar = sql.run("bar")
 finish_run = sql.maybe("finish_run", dict)
 
 
@@ -148,6 +151,16 @@ async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], 
     done = [(order_id, w) for order_id, (kept, _) in fates.items() for w in kept]
     await allocate_lines(tx, lines=[w.line_id for _, w in done], quantities=[w.quantity for _, w in done])
     await _fulfillments(tx, run_id=run_id, done=done, lines=lines, days=days)
+    breaking = [
+        (p.order_id, lines[w.line_id].sku_id, w.location_id)
+        for p in plans
+        for w, fate in zip(p.plan, fates[p.order_id][1], strict=False)
+        if fate.refused == PROMISE_BROKEN
+    ]
+    await bar(
+        tx, orders=[b[0] for b in breaking], skus=[b[1] for b in breaking], locations=[b[2] for b in breaking],
+        until=now + NOT_AGAIN,
+    )  # fmt: skip
     await _conclude(tx, run_id=run_id, plans=plans, fates=fates, places=places, who=who)
 
 

@@ -21,7 +21,6 @@ from brokering import (
     audit,
     broker,
     nearest,
-    spare,
 )
 from oms import record
 from oms.db import Database, Sql
@@ -79,9 +78,6 @@ async def plan(
     found = await asyncio.to_thread(broker, problem, seconds=seconds, seed=seed, progress=tell)
     faults = await asyncio.to_thread(audit, problem, found)
     assert not faults, f"the plan breaks the law: {faults[:5]}"
-    sparing = await asyncio.to_thread(spare, problem, found, seed=seed)
-    if sparing is not found and not await asyncio.to_thread(audit, problem, sparing):
-        found = sparing
     summary = await asyncio.to_thread(summarize, problem, found)
     versions = {n.line_id: n for n in problem.lines}
     by_order: dict[str, list[dict[str, Any]]] = {o.order_id: [] for o in problem.orders}
