@@ -41,10 +41,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(description="address that the API listens on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port of the API; 0 takes a free one")] = 8000
     workers: Annotated[int, Meta(ge=1, le=64, description="API processes")] = 1
-    secret: Annotated[
-        str,
-        Meta(pattern="^($|.{16,}$)", description="signs what we send, at least 16 signs; none where servers are given"),
-    ] = ""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
     database_connections_max: Annotated[int, Meta(ge=2, le=500, description="connections per process")] = 10
     reservation_ttl_seconds: Annotated[int, Meta(ge=1, le=86400, description="life of a reservation")] = 900
@@ -90,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """For `oms config`: variable, value and default (secrets masked), unit, meaning."""
+        """For `oms config`: variable, value and default (passwords masked), unit, meaning."""
         default = type(self)()
         return [
             {
@@ -111,9 +107,7 @@ def unit_of(name: str) -> str:
 
 
 def masked(name: str, value: Any) -> Any:
-    """A value as it may be shown: no secret, no password of a URL."""
-    if name == "secret":
-        return "***" if value else value
+    """A value as it may be shown: no password of a URL."""
     if not name.endswith("_url"):
         return value
     shown = re.sub(r"(?i)(\bpassword=)[^&#]*", r"\1***", str(value))

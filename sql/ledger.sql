@@ -478,11 +478,12 @@ select as_of from baseline where baseline_id = :baseline_id;
 -- name: plan_for_chunks
 -- A chunk is a range of skus in every table: its joins are by hash over that range, planned for what they meet (parts
 -- of a feed that just came have no statistics, and nested loops over them ran many times slower).
-select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_nestloop', 'off', true);
+select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_nestloop', 'off', true),
+       set_config('enable_seqscan', 'off', true);
 
 -- name: plan_for_lookups
 -- Back to lookups by index.
-select set_config('enable_nestloop', 'on', true);
+select set_config('enable_nestloop', 'on', true), set_config('enable_seqscan', 'on', true);
 
 -- name: touch_skus
 -- What is told of these skus is looked at again.

@@ -104,4 +104,4 @@ async def redis_url(servers: Running) -> str:
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
     """Settings of a process that uses this test's servers."""
-    return Settings(database_url=database_url, redis_url=redis_url, secret="for-tests")
+    return Settings(database_url=database_url, redis_url=redis_url)

@@ -12,7 +12,7 @@ from arq.constants import health_check_key_suffix
 from oms.settings import Settings
 
 PROJECT = Path(__file__).parent.parent
-NAMES = {"OMS_SECRET": "0123456789abcdef0123456789abcdef", "POSTGRES_PASSWORD": "password1"}
+NAMES = {"POSTGRES_PASSWORD": "password1"}
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 DURATION = {"type": "string", "pattern": r"^(\d+(us|ms|s|m|h))+$"}
@@ -153,7 +153,6 @@ def test_each_setting_is_one_that_oms_takes(ours: dict[str, Any]) -> None:
         settings = Settings.read({name: str(value) for name, value in service["environment"].items()})
         assert settings.database_url == "postgresql://oms:password1@postgres:5432/oms"
         assert settings.redis_url
-        assert settings.secret == NAMES["OMS_SECRET"]
     assert Settings.read(ours["api"]["environment"]).host == "0.0.0.0"
 
 

@@ -1,7 +1,7 @@
 """PostgreSQL and Valkey from their wheels, under OMS_HOME, where no URL is given.
 
     with embedded.start(settings) as running:
-        ...  # running.settings is `settings` with the URLs and the secret filled in
+        ...  # running.settings is `settings` with the URLs filled in
 
 A keeper process of its own starts the servers and is their parent. Every process that uses them holds a shared lock,
 which the system drops however the process ends; when the keeper gets that lock for itself nobody uses the servers any
@@ -18,7 +18,7 @@ import msgspec
 
 from oms.embedded.keeper import Orders, read_state, spawn
 from oms.embedded.locks import locked, shared, try_lock
-from oms.embedded.places import CannotStart, Places, make_places, secret_of
+from oms.embedded.places import CannotStart, Places, make_places
 from oms.settings import Settings
 
 START_SECONDS_MAX = 90
@@ -90,7 +90,6 @@ def start(settings: Settings) -> Running:
             settings,
             database_url=settings.database_url or urls["postgresql"],
             redis_url=settings.redis_url or urls["valkey"],
-            secret=settings.secret or secret_of(places),
         )
     except BaseException:
         running.stop()

@@ -21,7 +21,6 @@ ACCOUNTS = ("nobody", "daemon", "bin")
 SOCKET_BYTES_MAX = 103
 """The longest path of a socket that each of our systems takes."""
 LONGEST_SOCKET = ".s.PGSQL.5432"
-SECRET_BYTES = 32
 
 
 class CannotStart(Exception):
@@ -178,16 +177,3 @@ def reachable(account: Account | None, *, name: str, root: Path, parts: Sequence
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return copy
-
-
-def secret_of(places: Places) -> str:
-    """The home's own secret, made at first use, readable by its owner only."""
-    path = places.home / "secret"
-    if not path.exists():
-        part = path.with_name(f"secret.{secrets.token_hex(6)}")
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(SECRET_BYTES))
-        with contextlib.suppress(FileExistsError):
-            os.link(part, path)  # of two at once, the first decides
-        part.unlink()
-    return path.read_text().strip()
