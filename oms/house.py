@@ -23,6 +23,8 @@ from oms.embedded import CannotStart
 from oms.settings import Settings
 
 READY_SECONDS_MAX = 60
+PARENT = "COMMONPOOL_PARENT_PID"
+"""Tells a part which process to end with; no setting."""
 STOP_SECONDS_MAX = 20
 
 
@@ -78,10 +80,12 @@ def api(environ: Mapping[str, str]) -> None:
         from granian.log import LogLevels
 
         settings = running.settings
+        quiet = settings.log_level == "info" and PARENT in os.environ  # who started it says where it listens
         _stop_with_parent()
         Granian(
             "oms.app:from_environment", address=settings.host, port=settings.port, workers=settings.workers,
-            interface=Interfaces.ASGI, factory=True, log_level=LogLevels(settings.log_level), websockets=False,
+            interface=Interfaces.ASGI, factory=True, websockets=False,
+            log_level=LogLevels("warning" if quiet else settings.log_level),
         ).serve()  # fmt: skip
 
 
@@ -106,7 +110,7 @@ def worker(environ: Mapping[str, str]) -> None:
 
 def _stop_with_parent() -> None:
     """A part that `oms up` started ends when that is gone, however it ended."""
-    parent = os.environ.get("OMS_PARENT_PID_")
+    parent = os.environ.get(PARENT)
     if parent is None:
         return
 
@@ -144,7 +148,7 @@ class Parts:
                 raise CannotStart(
                     f"Port {self.settings.port} is in use. Choose another with --port, or 0 for a free one."
                 ) from None
-        env = environment(self.settings) | {"OMS_PARENT_PID_": str(os.getpid())}
+        env = environment(self.settings) | {PARENT: str(os.getpid())}
         for name in ("api", "worker"):
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-c", f"from oms.house import part; part({name!r})"], env=env,
@@ -186,8 +190,7 @@ class Parts:
 
 def part(name: str) -> None:
     """One part of `oms up`, as its own process."""
-    environ = {k: v for k, v in os.environ.items() if k != "OMS_PARENT_PID_"}
-    api(environ) if name == "api" else worker(environ)
+    api(os.environ) if name == "api" else worker(os.environ)
 
 
 def up(environ: Mapping[str, str], *, port: int | None, workers: int | None) -> int:

@@ -239,6 +239,12 @@ async def told(db: Database, *, channel: str) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+def a_message(folder: Path) -> str:
+    """The id of the last movement of the tills, to look at."""
+    path = next((folder / "feeds" / "pos").rglob("movements.jsonl"))
+    return str(json.loads(path.read_bytes().splitlines()[-1])["id"])
+
+
 def lines_of(outcome: Outcome, folder: Path, size: str) -> list[str]:
     """The summary."""
     m, r = outcome.made, outcome.report
@@ -251,6 +257,6 @@ def lines_of(outcome: Outcome, folder: Path, size: str) -> list[str]:
         + ("equals ours" if not outcome.shop_differs else f"differs in {outcome.shop_differs:,}"),
         "Seconds  " + timing(outcome.seconds.items()),
         f"Files    {folder}",
-        "Look     oms verify · oms trace pos MESSAGE · oms push --reset · oms broker --dry-run",
+        f"Look     oms verify · oms trace pos {a_message(folder)} · oms broker --dry-run --json",
     ]
     return lines
