@@ -62,7 +62,8 @@ def pushed_line(p: Pushed) -> str:
     """A channel."""
     parts = [f"{p.skus:,} skus in {p.calls:,} calls"]
     parts += [f"{n:,} {name}" for name, n in (("refused", p.refused), ("waiting", p.waiting), ("dead", p.dead)) if n]
-    return f"  {p.channel:8} {', '.join(parts)}" + (f"; {p.trouble}" if p.trouble else "") + f"  {p.seconds:.1f} s"
+    why = p.trouble or (p.last_reason if p.waiting or p.dead else None)
+    return f"  {p.channel:8} {', '.join(parts)}" + (f"; {why}" if why else "") + f"  {p.seconds:.1f} s"
 
 
 def report_lines(r: Report) -> list[str]:

@@ -558,6 +558,7 @@ async def test_a_pace_that_a_channel_asks_for_is_kept_by_all_who_push(
     shops["web"].script = [slow(30.0)]
     done = await push(db, cache, patience_seconds=0)
     assert (done["web"].calls, done["web"].slowed, done["web"].waiting) == (1, 1, 5)
+    assert done["web"].last_reason
     assert (await push(db, cache, patience_seconds=0))["web"].calls == 0
     await run(db, "update channel set paused_until = null")
     await run(db, "update push set not_before = now()")

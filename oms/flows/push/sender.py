@@ -29,7 +29,7 @@ PAUSE_SECONDS_MIN = 0.02
 class Pushed(msgspec.Struct, frozen=True):
     """What a channel was told: calls made, pushes and skus that it took, what waits or is dead, and how long it took.
 
-    `trouble` says why a channel could not be told at all.
+    `trouble` says why a channel could not be told at all, `last_reason` why the last call that failed did.
     """
 
     channel: str
@@ -44,6 +44,7 @@ class Pushed(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     next_seconds: float | None = None
     trouble: str | None = None
+    last_reason: str | None = None
 
 
 Progress = Callable[[str, int, int | None], None]
@@ -155,6 +156,7 @@ def counted(said: Pushed, answer: Answer, skus: int) -> Pushed:
         said, calls=said.calls + 1, pushes=said.pushes + is_delivered, skus=said.skus + skus * is_delivered,
         refused=said.refused + isinstance(answer, Refused), unanswered=said.unanswered + isinstance(answer, Unknown),
         slowed=said.slowed + isinstance(answer, SlowDown),
+        last_reason=said.last_reason if isinstance(answer, Delivered) else answer.reason,
     )  # fmt: skip
 
 
