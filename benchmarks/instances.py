@@ -5,6 +5,7 @@ capacity, weights, promise classes and which store holds what. Tariff and handli
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,14 +80,15 @@ def make(
     )
     markdown = (random.random(stock.shape) < 0.08) & ~is_warehouse
     many = np.bincount(order_of, minlength=orders) > 1
-    split = np.where(many, random.choice(["free", "single", "complete"], size=orders, p=[0.75, 0.15, 0.10]), "free")
+    rules: NDArray[Any] = random.choice(["free", "single", "complete"], size=orders, p=[0.75, 0.15, 0.10])
+    split: list[Any] = np.where(many, rules, "free").tolist()
     priority = random.choice([0, 1, 2], size=orders, p=[0.8, 0.15, 0.05])
     promise = random.choice([2, 4, 6], size=orders, p=[0.4, 0.4, 0.2])
     held_back = np.rint(demand * protected_share).astype(int)
     return Problem(
         orders=[
-            Order(f"{o:08d}", *map(float, sources.postal[home[o]]), int(priority[o]), str(split[o]), None, int(promise[o]))
-            for o in range(orders)
+            Order(f"{o:08d}", lat, lon, int(priority[o]), split[o], None, int(promise[o]))
+            for o, (lat, lon) in enumerate(sources.postal[home].tolist())
         ],
         lines=[
             Line(i + 1, 1, f"{order_of[i]:08d}", int(sku_of[i]), int(quantity[i]), POOL, int(value[sku_of[i]]),
@@ -94,9 +96,9 @@ def make(
             for i in range(lines)
         ],
         locations=[
-            Location(n, "warehouse" if is_warehouse[n] else "store", *map(float, sites[n]), round(room[n]),
+            Location(n, "warehouse" if is_warehouse[n] else "store", lat, lon, round(room[n]),
                      package_cents=120 if is_warehouse[n] else 250, line_cents=25 if is_warehouse[n] else 80)
-            for n in range(len(sites))
+            for n, (lat, lon) in enumerate(sites.tolist())
         ],
         stock=[
             Stock(int(k), int(n), int(stock[k, n]), int(0.10 * value[k]) if markdown[k, n] else 0)
@@ -149,7 +151,7 @@ def _spread_out(sources: Sources, warehouses: int) -> NDArray[np.float64]:
 
 
 def _stock(
-    demand: NDArray[np.float64], is_warehouse: NDArray[np.bool_], scarcity: float, random: np.random.Generator
+    demand: NDArray[Any], is_warehouse: NDArray[np.bool_], scarcity: float, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Cover per sku is log-normal, 45 % of it in warehouses; stores carry skewed assortments. Also each store's share."""
     places, warehouses = len(is_warehouse), int(is_warehouse.sum())

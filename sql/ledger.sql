@@ -476,10 +476,12 @@ select h.hold_id, h.sku_id, h.location_id, h.code, h.quantity, h.version, h.sour
 select as_of from baseline where baseline_id = :baseline_id;
 
 -- name: plan_for_chunks
--- A chunk is a range of skus in every table: its joins are by hash over that range, planned for what they meet (parts
--- of a feed that just came have no statistics, and nested loops over them ran many times slower).
+-- A chunk is a range of skus in every table: its joins are by hash over ranges of an index, planned for what they meet
+-- (a plan that was kept from when a table was empty scanned it whole for every chunk, and nested loops over parts without
+-- statistics ran many times slower). Its commit keeps no row locked for the disk: a crash of the server takes the last
+-- chunks back with their cursor, and who commits after a chunk, the end of the load too, has made it durable.
 select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_nestloop', 'off', true),
-       set_config('enable_seqscan', 'off', true);
+       set_config('enable_seqscan', 'off', true), set_config('synchronous_commit', 'off', true);
 
 -- name: plan_for_lookups
 -- Back to lookups by index.

@@ -610,3 +610,26 @@ async def test_a_parts_gate_numbers_say_what_was_measured(db: Database, net: Net
         1,
         "keys_present_min_share",
     )
+
+
+async def test_a_first_load_never_scans_what_grows_under_it(db: Database, net: Net) -> None:
+    done = await staged(db, "erp", "A,S1,10")
+    async with db.transaction() as tx:
+        await ledger.plan_for_chunks(tx)  # a plan of now, while there is no stock, is kept for every chunk
+        block = ledger.sql.blocks["rebase_chunk"]
+        given = {"feed_id": done.feed_id, "after": 0, "upto": 5, "who": "test"}
+        plan = [r[0] for r in await tx.fetch("explain " + block.text, *(given[name] for name in block.parameters))]
+    assert any("on stock" in line for line in plan)
+    assert not [line for line in plan if "Seq Scan" in line]
+
+
+async def test_a_chunk_keeps_no_row_locked_for_the_disk_and_the_end_of_the_load_waits_for_it(
+    db: Database, net: Net
+) -> None:
+    async with db.transaction() as tx:
+        await ledger.plan_for_chunks(tx)
+        assert await tx.fetchval("show synchronous_commit") == "off"
+        await ledger.plan_for_lookups(tx)
+        assert await tx.fetchval("show synchronous_commit") == "off"
+    async with db.connection() as tx:
+        assert await tx.fetchval("show synchronous_commit") == "on"

@@ -16,7 +16,10 @@ sql = Sql("ingest")
 
 CHUNK_SECONDS = 0.025
 """What a chunk's locks should last; chunks grow and shrink towards it (50 ms is the promise)."""
-CHUNK_KEYS_FIRST = 1_000
+CHUNK_KEYS_FIRST = 200
+"""The first one makes the plans of its connection, which takes longer than its keys."""
+CHUNK_KEYS_MIN = 200
+"""Below this a chunk's own cost is most of it: less would lock hardly shorter and last for hours."""
 CHUNK_KEYS_MAX = 8_000
 
 
@@ -139,7 +142,8 @@ async def apply(
             negative += chunk["negative"]
             variance += chunk["variance_units"]
             worst = max(worst, seconds)
-            size = max(50, min(CHUNK_KEYS_MAX, int(size * min(2.0, max(0.5, CHUNK_SECONDS / max(seconds, 1e-4))))))
+            pace = min(2.0, max(0.5, CHUNK_SECONDS / max(seconds, 1e-4)))
+            size = max(CHUNK_KEYS_MIN, min(CHUNK_KEYS_MAX, int(size * pace)))
             if progress:
                 progress("apply", keys, keys_total)
     totals = {"applied_keys": keys, "changed": changed, "negative": negative, "variance_units": variance}
