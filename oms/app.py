@@ -190,7 +190,7 @@ def build(handlers: Sequence[Any], *, state: State, measures: Measures, opened: 
             render_plugins=[Explorer(path="/"), JsonRenderPlugin(path="/openapi.json")],
             openapi_router=Router("/docs", route_handlers=[], opt={"roles": PUBLIC}),
             components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
-            security=[{"key": []}],
+            security=[{"key": []}], use_handler_docstrings=True,
         ),
         logging_config=None,
         debug=False,

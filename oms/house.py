@@ -108,6 +108,18 @@ def worker(environ: Mapping[str, str]) -> None:
         asyncio.run(work())
 
 
+def stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM end this process in good order, also where it was started with them ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)  # it ends already
+        raise KeyboardInterrupt
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, stop)
+
+
 def _stop_with_parent() -> None:
     """A part that `oms up` started ends when that is gone, however it ended."""
     parent = os.environ.get(PARENT)
@@ -200,6 +212,7 @@ def up(environ: Mapping[str, str], *, port: int | None, workers: int | None) -> 
     with embedded.start(msgspec.structs.replace(settings, **changes)) as running:
         asyncio.run(migrate(running.database_url))
         parts = Parts(running.settings)
+        stop_on_signals()
         try:
             parts.start()
             print(f"API {parts.url}   docs {parts.url}/docs   Ctrl-C ends it", flush=True)

@@ -15,6 +15,7 @@ import structlog
 from arq import cron
 from arq.connections import RedisSettings
 from arq.worker import Worker
+from redis.exceptions import RedisError
 
 from oms import morning as the_morning
 from oms.cache import Cache
@@ -179,6 +180,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
         for task in loops:
             task.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        await worker.close()
+        with contextlib.suppress(RedisError):  # it may be gone already
+            await worker.close()
         await cache.close()
         await db.close()

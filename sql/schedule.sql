@@ -1,8 +1,9 @@
 -- name: schedules
 -- Sources with a morning of their own: its local time, its zone, and when the last one began that counts: a failed one
--- counts for a while only, so that it is tried again.
+-- counts for a while only, so that it is tried again; where none was ever done, from the first one that failed.
 select s.code, s.morning_at, s.time_zone,
-       max(m.started_at) filter (where m.state = 'done' or m.finished_at > :now - :again::interval) as last
+       coalesce(max(m.started_at) filter (where m.state = 'done' or m.finished_at > :now::timestamptz - :again::interval),
+                min(m.started_at) - interval '1 day') as last
   from source s left join morning m using (source_id)
  where s.morning_at is not null
  group by s.source_id order by s.source_id;

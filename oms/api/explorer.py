@@ -30,7 +30,7 @@ class Explorer(OpenAPIRenderPlugin):
         for path, methods in sorted(openapi_schema.get("paths", {}).items()):
             for method in METHODS:
                 operation = methods.get(method)
-                if operation:
+                if operation and not path.startswith("/docs"):
                     tag = (operation.get("tags") or [path.strip("/").split("/")[-1 if path.count("/") < 2 else 1]])[0]
                     groups.setdefault(tag, []).append(_operation(path, method, operation, schemas))
         info = openapi_schema.get("info", {})

@@ -25,7 +25,7 @@ from oms.errors import Conflict
 from oms.flows.govern import create_key
 from oms.flows.network import load
 from oms.flows.reconcile import verify
-from oms.house import House, Parts
+from oms.house import House, Parts, stop_on_signals
 from oms.morning import Report, morning
 from oms.progress import Bars
 from oms.settings import Settings
@@ -106,6 +106,7 @@ def demo(*, size: Literal["small", "full"], once: bool, port: int, is_json: bool
             if once:
                 return 0
             parts = Parts(msgspec.structs.replace(running.settings, port=port))
+            stop_on_signals()
             try:
                 parts.start()
                 tell(f"\nThe service runs: API {parts.url}/docs, metrics {parts.url}/metrics, shop {shop.url}/stock")
