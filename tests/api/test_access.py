@@ -499,5 +499,5 @@ async def test_the_description_lists_every_operation_and_calls_no_outside_host(
     assert "http://" not in page and "https://" not in page and "<script" not in page
     paths = (await http.get("/docs/openapi.json")).json()["paths"]
     assert "/v1/locations" in paths
-    for path in paths.keys() - {"/docs"}:
+    for path in (path for path in paths if not path.startswith("/docs")):
         assert f"<code>{path}</code>" in page
