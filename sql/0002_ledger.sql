@@ -118,6 +118,8 @@ create table baseline (
                                                 'dismissed')),
   previous_id    bigint references baseline,        -- in force before it
   numbers        jsonb not null default '{}',       -- what the gates measured, and which one closed
+  -- a row that could not be read may name any key of it: absent ones are not zero, whatever the contract says
+  keeps_absent   boolean not null default false,
   applied_at     timestamptz,
   unique (feed_id, location_id)
 );
@@ -482,7 +484,9 @@ create function read_rows(id bigint, from_source int) returns table (
      where not exists (select from location_alias a where a.source_id = from_source and a.code = l.code)
   ), read as (
     select r.*, k.sku_id, g.location_id,
-           case when pg_input_is_valid(r.quantity, 'integer') then r.quantity::int end as quantity_int,
+           -- digits alone: what PostgreSQL reads beyond them (0x10, 1_000) nobody means as a quantity
+           case when r.quantity ~ '^[+-]?[0-9]+$' and pg_input_is_valid(r.quantity, 'integer')
+                then r.quantity::int end as quantity_int,
            case when r.uom is null or r.uom in ('each', 'EA', 'ea') then 1 else u.quantity end as per,
            coalesce(ms.means, mb.means, case when r.status is null then 'on_hand' end) as means,
            coalesce(ms.hold_code, mb.hold_code) as hold_code

@@ -47,9 +47,9 @@ select l.line_id, l.version, l.order_id::text, l.sku_id, l.open as quantity, l.p
 -- name: locations
 -- Locations that are on, with what their day still has room for.
 select l.location_id, l.kind, l.lat, l.lon,
-       case when l.capacity_orders is not null then greatest(0, l.capacity_orders - coalesce(c.orders, 0)) end,
-       case when l.capacity_items is not null then greatest(0, l.capacity_items - coalesce(c.items, 0)) end,
-       case when l.capacity_cents is not null then greatest(0, l.capacity_cents - coalesce(c.cents, 0)) end,
+       case when l.capacity_orders is not null then greatest(0, l.capacity_orders - coalesce(c.orders, 0)) end as capacity_orders,
+       case when l.capacity_items is not null then greatest(0, l.capacity_items - coalesce(c.items, 0)) end as capacity_items,
+       case when l.capacity_cents is not null then greatest(0, l.capacity_cents - coalesce(c.cents, 0)) end as capacity_cents,
        case l.kind when 'store' then 250 else 120 end as package_cents,
        case l.kind when 'store' then 80 else 25 end as line_cents
   from location l
@@ -168,17 +168,17 @@ update run set state = 'failed', finished_at = clock_timestamp(), summary = summ
 
 -- name: run_row
 -- A run.
-select run_id, state, dry_run, policy, seconds_max, seed, asked_by, started_at, finished_at, summary
+select run_id as id, state, dry_run, policy, seconds_max, seed, asked_by, started_at, finished_at, summary
   from run where run_id = :run_id;
 
 -- name: runs_page
 -- Runs, newest first.
-select run_id, state, dry_run, policy, seconds_max, seed, asked_by, started_at, finished_at, summary
+select run_id as id, state, dry_run, policy, seconds_max, seed, asked_by, started_at, finished_at, summary
   from run where (:before::uuid is null or run_id < :before) order by run_id desc limit :limit;
 
 -- name: decisions_of
 -- The decisions of a run, of one order where a number is given.
-select d.order_id, c.code, o.number, d.state, d.plan, d.why, d.result
+select d.order_id, c.code as channel, o.number, d.state, d.plan, d.why, d.result
   from decision d join orders o using (order_id) join channel c using (channel_id)
  where d.run_id = :run_id and (:number::text is null or o.number = :number) and (:after::uuid is null or d.order_id > :after)
  order by d.order_id limit :limit;

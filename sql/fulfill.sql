@@ -6,16 +6,16 @@ select o.order_id from orders o
 
 -- name: take_fulfillments
 -- Takes fulfillments with what a step must know of them.
-select f.fulfillment_id, f.order_id, f.location_id, l.code, f.state, f.capacity_day, o.channel_id,
-       o.pickup_location_id is not null
+select f.fulfillment_id, f.order_id, f.location_id, l.code as location, f.state, f.capacity_day, o.channel_id,
+       o.pickup_location_id is not null as is_pickup
   from fulfillment f join location l using (location_id) join orders o using (order_id)
  where f.fulfillment_id = any(:ids::uuid[])
  order by f.fulfillment_id for update of f;
 
 -- name: take_lines
 -- Takes the lines of fulfillments that still have units; of a kit's part, how many are in one kit.
-select f.fulfillment_id, f.line_id, n.line, f.sku_id, s.code, n.pool_id, f.quantity, coalesce(k.per, 1),
-       coalesce(n.price_cents, 0), f.reference, d.acked_sequence, d.acked_at, d.counted_in
+select f.fulfillment_id, f.line_id, n.line, f.sku_id, s.code as sku, n.pool_id, f.quantity, coalesce(k.per, 1) as per,
+       coalesce(n.price_cents, 0) as price_cents, f.reference, d.acked_sequence, d.acked_at, d.counted_in
   from fulfillment_line f
   join order_line n using (line_id)
   join orders o using (order_id)
@@ -64,7 +64,7 @@ on conflict (order_id, sku_id, location_id) do update set until = excluded.until
 
 -- name: work_list
 -- A location's work, oldest first.
-select f.fulfillment_id, l.code as location, c.code as channel, o.number, o.order_id, f.state, f.made_at, f.changed_at,
+select f.fulfillment_id as id, l.code as location, c.code as channel, o.number, o.order_id, f.state, f.made_at, f.changed_at,
        o.method, o.priority,
        (select jsonb_agg(jsonb_build_object('line', n.line, 'sku', s.code, 'name', s.name, 'quantity', g.quantity,
                                             'reference', g.reference) order by n.line_id)

@@ -1,7 +1,7 @@
 -- name: exceptions
 -- Exceptions of a state, newest first, of those that the caller may see: all, or those of its location, channel or
 -- source.
-select e.exception_id, e.kind, e.subject, e.detail, e.payload, e.owner, e.state, e.count, e.opened_at, e.due_at,
+select e.exception_id as id, e.kind, e.subject, e.detail, e.payload, e.owner, e.state, e.count, e.opened_at, e.due_at,
        e.escalated_at, e.resolved_at, e.resolved_by, e.resolution
   from exception e
  where (:state::text is null or e.state = :state) and (:kind::text is null or e.kind = :kind)

@@ -46,7 +46,8 @@ on conflict do nothing;
 select analyze_feed(:feed_id);
 
 -- name: resolve_rows
--- Sums the good rows by sku and location, in sku order; gives how many rows were good and how many of them are holds.
+-- Sums the good rows by sku and location, in sku order; gives how many rows were good, and how many keys have units
+-- under holds or more than a key may have.
 with kept as (
   insert into feed_key (feed_id, sku_id, location_id, quantity, held, rows)
   select :feed_id, sku_id, location_id, least(sum(units), 1000000000)::int,
@@ -54,9 +55,10 @@ with kept as (
     from read_rows(:feed_id, :source_id)
    where reason is null and means in ('on_hand', 'hold')
    group by sku_id, location_id order by sku_id, location_id
-  returning rows, held is not null as holds
+  returning rows, quantity, held is not null as holds
 )
-select coalesce(sum(rows), 0)::bigint as good, count(*) filter (where holds)::bigint as held_keys from kept;
+select coalesce(sum(rows), 0)::bigint as good, count(*) filter (where holds)::bigint as held_keys,
+       count(*) filter (where rows > 1 and quantity = 1000000000)::bigint as full_keys from kept;
 
 -- name: beside_rows
 -- Good rows that are neither on hand nor held: incoming and ignored.
@@ -128,6 +130,63 @@ with doubled as (
 )
 select count(*) from refused;
 
+-- name: refuse_overflow
+-- Keys whose rows sum to more than a key may have: none of them is believed.
+with full_key as (
+  select k.sku_id, k.location_id from feed_key k
+   where k.feed_id = :feed_id and k.rows > 1 and k.quantity = 1000000000 and not k.untouched
+), rows as (
+  select r.line, r.sku_id, r.location_id, r.sku, r.location,
+         sum(r.units) over (partition by r.sku_id, r.location_id) as units
+    from read_rows(:feed_id, :source_id) r join full_key using (sku_id, location_id)
+   where r.reason is null and r.means in ('on_hand', 'hold')
+), refused as (
+  insert into feed_refusal (feed_id, line, field, reason, value)
+  select :feed_id, line, 'quantity',
+         'the rows of sku ' || sku || ' at ' || location || ' sum to more than 1,000,000,000 units', units::text
+    from rows where units > 1000000000
+  on conflict do nothing
+  returning line
+), untouched as (
+  update feed_key k set untouched = true
+    from (select distinct sku_id, location_id from rows where units > 1000000000) d
+   where k.feed_id = :feed_id and k.sku_id = d.sku_id and k.location_id = d.location_id
+)
+select count(*) from refused;
+
+-- name: keep_unread_keys
+-- The keys of rows that could not be read, where they name one: what we believe of them stays.
+with said as (
+  select distinct coalesce(sa.sku_id, sk.sku_id) as sku_id, coalesce(la.location_id, lo.location_id) as location_id
+    from unnest(:skus::text[], :locations::text[]) as n(sku, location)
+    left join sku_alias sa on sa.source_id = :source_id and sa.code = n.sku
+    left join sku sk on sa.sku_id is null and sk.code = n.sku
+    left join location_alias la on la.source_id = :source_id and la.code = n.location
+    left join location lo on la.location_id is null and lo.code = n.location
+), known as (
+  select sku_id, location_id from said where sku_id is not null and location_id is not null
+), standing as (
+  update feed_key k set untouched = true
+    from known n where k.feed_id = :feed_id and k.sku_id = n.sku_id and k.location_id = n.location_id
+)
+insert into feed_key (feed_id, sku_id, location_id, quantity, rows, untouched)
+select :feed_id, sku_id, location_id, 0, 1, true from known n
+ where not exists (select from feed_key k
+                    where k.feed_id = :feed_id and k.sku_id = n.sku_id and k.location_id = n.location_id)
+ order by sku_id, location_id;
+
+-- name: keep_absent
+-- Parts of which a row that could not be read may name any key (all parts, where it may name any location).
+update baseline b set keeps_absent = true
+  from location l
+ where b.feed_id = :feed_id and b.scope = 'full' and l.location_id = b.location_id
+   and (:everywhere::boolean
+        or l.location_id in (select coalesce(la.location_id, lo.location_id)
+                               from unnest(:locations::text[]) as n(location)
+                               left join location_alias la on la.source_id = :source_id and la.code = n.location
+                               left join location lo on la.location_id is null and lo.code = n.location))
+returning l.code;
+
 -- name: sum_holds
 -- Held units by code of keys that have several rows.
 update feed_key k set held = h.held
@@ -150,7 +209,7 @@ delete from incoming i using baseline p
 -- name: take_incoming
 -- Rows whose status says that they are on their way are expected receipts.
 insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)
-select :source_id, 'feed', r.sku_id, r.location_id, 'purchase', sum(r.units)::int, (:as_of::timestamptz)::date + 1
+select :source_id, 'feed', r.sku_id, r.location_id, 'purchase', least(sum(r.units), 1000000000)::int, (:as_of::timestamptz)::date + 1
   from read_rows(:feed_id, :source_id) r
   join baseline p on p.feed_id = :feed_id and p.location_id = r.location_id and p.state = 'staged'
  where r.reason is null and r.means = 'incoming'
@@ -161,7 +220,7 @@ do update set quantity = excluded.quantity, due_on = excluded.due_on;
 -- name: keep_bins
 -- Rows by bin and lot are kept for looking.
 insert into bin_stock (location_id, sku_id, bin, lot, status, quantity, feed_id)
-select location_id, sku_id, coalesce(bin, ''), coalesce(lot, ''), coalesce(status, ''), sum(units)::int, :feed_id
+select location_id, sku_id, coalesce(bin, ''), coalesce(lot, ''), coalesce(status, ''), least(sum(units), 1000000000)::int, :feed_id
   from read_rows(:feed_id, :source_id) join baseline p using (location_id)
  where reason is null and (bin is not null or lot is not null) and p.feed_id = :feed_id and p.state = 'staged'
  group by location_id, sku_id, coalesce(bin, ''), coalesce(lot, ''), coalesce(status, '')
@@ -174,12 +233,13 @@ delete from bin_stock b using baseline p
    and b.feed_id < :feed_id;
 
 -- name: make_parts
--- One part per location that the feed names and its source owns; older than what is in force is superseded.
+-- One part per location of which the feed has a row that can be believed and whose quantities its source owns; older
+-- than what is in force is superseded.
 insert into baseline (feed_id, location_id, source_id, scope, as_of, order_level, window_seconds, watermark, state,
                       previous_id)
 select f.feed_id, l.location_id, f.source_id, f.scope, f.as_of, s.order_level, s.window_seconds, f.watermark,
        case when b.as_of >= f.as_of then 'superseded' else 'staged' end, l.baseline_id
-  from (select distinct location_id from feed_key where feed_id = :feed_id) named
+  from (select distinct location_id from feed_key where feed_id = :feed_id and not untouched) named
   join location l using (location_id)
   join feed f on f.feed_id = :feed_id
   join source s on s.source_id = f.source_id
@@ -201,9 +261,10 @@ select l.code, coalesce(o.code, '') as owner, l.location_id
 delete from feed_key where feed_id = :feed_id and location_id = any(:locations::int[]);
 
 -- name: add_absent
--- Keys that a full feed leaves out: zero where the source's contract says so, else they keep what they had.
+-- Keys that a full feed leaves out: zero where the source's contract says so and every row could be read, else they
+-- keep what they had.
 insert into feed_key (feed_id, sku_id, location_id, quantity, rows, untouched)
-select :feed_id, s.sku_id, s.location_id, 0, 0, not :absent_is_zero::boolean
+select :feed_id, s.sku_id, s.location_id, 0, 0, p.keeps_absent or not :absent_is_zero::boolean
   from stock s
   join baseline p on p.feed_id = :feed_id and p.location_id = s.location_id and p.scope = 'full' and p.state = 'staged'
  where not exists (select from feed_key k
@@ -294,6 +355,21 @@ update stock s set is_pinned = true, baseline_id = coalesce(s.baseline_id, b.pre
  where b.state = 'applying' and b.scope = 'full'
    and s.sku_id = k.sku_id and s.location_id = k.location_id and not s.is_pinned;
 
+-- name: pin_missing
+-- Keys of refused rows that have no stock row get one, so that the snapshot is not taken to have said 0 of them.
+insert into stock (sku_id, location_id, safety_stock, is_pinned, baseline_id)
+select k.sku_id, k.location_id, l.safety_stock, true,
+       case when s.absent_is_zero and not p.keeps_absent then p.baseline_id end
+  from feed_key k
+  join baseline b on b.feed_id = :feed_id and b.location_id = k.location_id and b.state = 'applying' and b.scope = 'full'
+  join location l on l.location_id = k.location_id
+  left join baseline p on p.baseline_id = b.previous_id
+  left join source s on s.source_id = p.source_id
+ where k.feed_id = :feed_id and k.untouched
+   and not exists (select from stock x where x.sku_id = k.sku_id and x.location_id = k.location_id)
+ order by k.sku_id, k.location_id
+on conflict do nothing;
+
 -- name: finish_apply
 -- All chunks are done.
 with done as (
@@ -319,7 +395,7 @@ update feed set totals = totals || jsonb_build_object(
 
 -- name: unfinished_feeds
 -- Feeds whose chunks are not all applied: a killed load goes on here.
-select f.feed_id, s.code from feed f join source s using (source_id)
+select f.feed_id, s.code as source from feed f join source s using (source_id)
  where f.kind = 'baseline' and f.state in ('staged', 'applying') and not f.dry_run order by f.feed_id;
 
 -- name: abandoned_feeds
@@ -362,8 +438,8 @@ select cursor_sku from feed where feed_id = :feed_id for update;
 
 -- name: part
 -- A part of a feed, and whether it is in force.
-select b.baseline_id, b.feed_id, b.location_id, l.code, s.code, b.source_id, b.scope, b.state, b.as_of, b.previous_id,
-       l.baseline_id is not distinct from b.baseline_id, b.numbers
+select b.baseline_id, b.feed_id, b.location_id, l.code as location, s.code as source, b.source_id, b.scope, b.state, b.as_of,
+       b.previous_id, l.baseline_id is not distinct from b.baseline_id as in_force, b.numbers
   from baseline b join location l using (location_id) join source s on s.source_id = b.source_id
  where b.baseline_id = :baseline_id
    for update of b;

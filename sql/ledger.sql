@@ -52,7 +52,7 @@ select * from written;
 -- A stock row for each key that has none. Where its location's snapshot says nothing of absent keys, none is in force.
 insert into stock (sku_id, location_id, safety_stock, is_pinned)
 select distinct n.sku_id, l.location_id, l.safety_stock,
-       coalesce(not o.absent_is_zero or b.scope = 'partial', false)
+       coalesce(not o.absent_is_zero or b.keeps_absent or b.scope = 'partial', false)
   from unnest(:skus::int[], :locations::int[]) as n(sku_id, location_id)
   join location l on l.location_id = n.location_id
   left join baseline b on b.baseline_id = l.baseline_id

@@ -90,7 +90,7 @@ update incoming i set quantity = greatest(0, i.quantity - n.quantity)
 
 -- name: parked_messages
 -- Messages that wait for a mapping, oldest first, of which the sku or location may be known now.
-select m.source_id, s.code, m.message_id, m.payload, m.exception_id
+select m.source_id, s.code as source, m.message_id, m.payload, m.exception_id
   from message m join source s using (source_id)
  where m.outcome = 'parked' and (m.source_id, m.message_id) > (:after_source::int, :after_message::text)
  order by m.source_id, m.message_id limit :limit;
@@ -102,14 +102,14 @@ select h.hold_id, h.sku_id, h.location_id, h.code, h.quantity, h.version, h.sour
 
 -- name: holds_page
 -- Holds in force, at these locations where some are given.
-select h.hold_id, s.code as sku, l.code as location, h.code, h.quantity, o.code as source, h.placed_at
+select h.hold_id as id, s.code as sku, l.code as location, h.code, h.quantity, o.code as source, h.placed_at
   from hold h join sku s using (sku_id) join location l using (location_id) join source o on o.source_id = h.source_id
  where h.lifted_at is null and h.hold_id > :after and (:locations::int[] is null or h.location_id = any(:locations))
  order by h.hold_id limit :limit;
 
 -- name: unposted
 -- What began with us and a source has not yet acknowledged: it is applied again over that source's snapshots.
-select m.message_id, s.code as sku, l.code as location, m.kind, p.quantity, p.hold_code, p.held, m.occurred_at
+select m.message_id as id, s.code as sku, l.code as location, m.kind, p.quantity, p.hold_code as hold, p.held, m.occurred_at
   from posting p
   join movement m using (sku_id, location_id, version)
   join ownership o on o.location_id = p.location_id and o.fact = 'quantity' and o.source_id = :source_id

@@ -17,8 +17,8 @@ with n as (
     left join sku_alias a on a.source_id = o.source_id and a.code = n.code
     left join sku s on s.code = n.code
 )
-select n.channel_id, n.code, n.sku_id, k.kit_id is not null as is_kit, coalesce(k.component_id, n.sku_id),
-       coalesce(p.code, s.code), coalesce(k.quantity, 1),
+select n.channel_id, n.code, n.sku_id, k.kit_id is not null as is_kit, coalesce(k.component_id, n.sku_id) as part_id,
+       coalesce(p.code, s.code) as part, coalesce(k.quantity, 1) as quantity,
        case when k.kit_id is null then s.price_cents else p.price_cents end
   from n
   join sku s on s.sku_id = n.sku_id

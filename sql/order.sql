@@ -60,7 +60,7 @@ select n.fulfillment_id, n.line_id, n.sku_id, n.quantity, n.quantity, n.fulfillm
 
 -- name: incoming_of
 -- Receipts that could still serve a sku in a pool, soonest first.
-select i.sku_id, s.code, i.due_on, sum(i.quantity)::int
+select i.sku_id, s.code as sku, i.due_on, sum(i.quantity)::int as quantity
   from incoming i
   join pool_location p on p.location_id = i.location_id and p.pool_id = :pool_id
   join sku s on s.sku_id = i.sku_id
@@ -115,8 +115,8 @@ update order_line set hold = :hold, version = version + 1 where line_id = any(:i
 
 -- name: order_row
 -- An order, if the caller sees it.
-select o.order_id, c.code, o.number, o.placed_at, o.captured_at, o.ship_to, o.method, o.priority, o.split, o.split_max,
-       o.promise_days, l.code
+select o.order_id, c.code as channel, o.number, o.placed_at, o.captured_at, o.ship_to, o.method, o.priority, o.split, o.split_max,
+       o.promise_days, l.code as pickup_location
   from orders o join channel c using (channel_id) left join location l on l.location_id = o.pickup_location_id
  where o.order_id = :id
    and (:channels::int[] is null or o.channel_id = any(:channels::int[]))
@@ -125,14 +125,14 @@ select o.order_id, c.code, o.number, o.placed_at, o.captured_at, o.ship_to, o.me
 
 -- name: order_lines
 -- The lines of an order; a kit's parts one by one.
-select l.line, l.part, coalesce(s.code, l.sku), l.sku, l.quantity, l.price_cents, l.open, l.parked, l.allocated,
-       l.shipped, l.cancelled, l.hold
+select l.line, l.part, coalesce(s.code, l.sku) as sku, l.sku as asked, l.quantity, l.price_cents as price, l.open,
+       l.parked, l.allocated, l.shipped, l.cancelled, l.hold
   from order_line l left join sku s on s.sku_id = l.sku_id
  where l.order_id = :id order by l.line_id;
 
 -- name: order_fulfillments
 -- Who fulfills what of an order; null quantities stand for a fulfillment without lines.
-select f.fulfillment_id, g.code, f.state, f.made_at, f.changed_at, l.line, l.part, s.code, n.quantity, n.rejected
+select f.fulfillment_id, g.code as location, f.state, f.made_at, f.changed_at, l.line, l.part, s.code as sku, n.quantity, n.rejected
   from fulfillment f
   join location g using (location_id)
   join fulfillment_line n using (fulfillment_id)

@@ -5,7 +5,7 @@ select a.sku_id, s.code, a.version, a.layout_id, a.supply, a.reserved, a.taken
 
 -- name: incoming_next
 -- The next receipt of each sku at the locations of a pool, from this day on: its date, and what comes on it.
-select distinct on (i.sku_id) i.sku_id, i.due_on, sum(i.quantity) over (partition by i.sku_id, i.due_on)::int
+select distinct on (i.sku_id) i.sku_id, i.due_on, sum(i.quantity) over (partition by i.sku_id, i.due_on)::int as quantity
   from incoming i
   join pool_location p on p.location_id = i.location_id and p.pool_id = :pool_id
   join location l on l.location_id = i.location_id and l.is_on
@@ -21,8 +21,9 @@ select distinct on (sku_id, location_id) sku_id, location_id, due_on
 
 -- name: stock_by_location
 -- Every location of a layout with its stock of a sku, and its segment.
-select l.location_id, l.code, l.name, l.kind, l.is_on, l.lat, l.lon, g.segment, coalesce(s.on_hand, 0),
-       coalesce(s.held, 0), coalesce(s.allocated, 0), coalesce(s.safety_stock, 0)
+select l.location_id, l.code, l.name, l.kind, l.is_on, l.lat, l.lon, g.segment,
+       coalesce(s.on_hand, 0) as on_hand, coalesce(s.held, 0) as held, coalesce(s.allocated, 0) as allocated,
+       coalesce(s.safety_stock, 0) as safety_stock
   from layout_location g
   join location l using (location_id)
   left join stock s on s.location_id = l.location_id and s.sku_id = :sku_id

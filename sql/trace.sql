@@ -5,7 +5,7 @@ select m.outcome, m.recorded_at, m.detail, m.feed_id
 
 -- name: movements
 -- What it did in the ledger.
-select m.sku_id, k.code, l.code, m.kind, m.quantity, m.effect, m.on_hand, m.version, m.occurred_at, m.absorbed_by,
+select m.sku_id, k.code as sku, l.code as location, m.kind, m.quantity, m.effect, m.on_hand, m.version, m.occurred_at, m.absorbed_by,
        p.contained_in
   from movement m
   join source s using (source_id) join sku k using (sku_id) join location l using (location_id)
@@ -15,14 +15,14 @@ select m.sku_id, k.code, l.code, m.kind, m.quantity, m.effect, m.on_hand, m.vers
 
 -- name: skus
 -- What channels may sell of these skus now, and were told.
-select k.code, a.version, c.code, n.current, n.pushed
+select k.code as sku, a.version, c.code as channel, n.current, n.pushed
   from availability a join sku k using (sku_id)
   join channel_stock n using (sku_id) join channel c using (channel_id)
  where a.sku_id = any(:skus::int[]) order by k.code, c.code;
 
 -- name: pushes
 -- What channels were told of these skus since.
-select k.code, c.code, p.push_id, p.mode, i.quantity, i.delta, p.state, p.answer, p.done_at
+select k.code as sku, c.code as channel, p.push_id, p.mode, i.quantity, i.delta, p.state, p.answer, p.done_at
   from push_item i join push p using (push_id) join channel c using (channel_id) join sku k using (sku_id)
  where i.sku_id = any(:skus::int[]) and p.made_at >= :since
  order by p.made_at, c.code, k.code limit 50;
