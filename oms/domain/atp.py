@@ -31,8 +31,8 @@ from oms.domain.matching import left_in_own, match
 
 Plan = TypeVar("Plan")
 
-POOLS_MAX = 31
-"""Pools of a layout: the row keeps a segment's mask in 32 bits with a sign."""
+POOLS_MAX = 62
+"""Pools of a layout: the row keeps a segment's mask in 64 bits with a sign."""
 
 ENUMERATED_MAX = 8
 """Connected pools with reserved units whose sets are all tried; of more the flow is computed."""

@@ -450,8 +450,8 @@ def test_a_pool_of_an_unknown_location_is_refused_by_name() -> None:
 
 def test_more_pools_than_a_row_can_number_are_refused() -> None:
     Layout.build({pool: {1} for pool in range(atp.POOLS_MAX)}, [1])
-    with pytest.raises(ValueError, match="32 pools: a layout takes 31 at most"):
-        Layout.build({pool: {1} for pool in range(32)}, [1])
+    with pytest.raises(ValueError, match="63 pools: a layout takes 62 at most"):
+        Layout.build({pool: {1} for pool in range(63)}, [1])
 
 
 def test_a_layout_that_has_forgotten_its_plans_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
