@@ -146,9 +146,13 @@ def create_app(
     db: Database | None = None,
     cache: Cache | None = None,
     clock: Callable[[], datetime] = clock,
+    also: Sequence[Any] = (),
 ) -> Litestar:
-    """The service. Where `db` and `cache` are not given, it opens those of the settings and closes them at its end."""
-    handlers = collect()
+    """The service. Where `db` and `cache` are not given, it opens those of the settings and closes them at its end.
+
+    `also` are handlers beside the doors, held to the same rules.
+    """
+    handlers = [*collect(), *also]
     check_roles(handlers)
     measures = Measures()
     state = State({"settings": settings, "db": db, "cache": cache, "clock": clock, "measures": measures})

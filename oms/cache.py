@@ -10,8 +10,10 @@ So nobody writes on an emptied Redis what it remembers from before, and among th
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -30,6 +32,8 @@ ANSWER_SECONDS_MAX = 2.0
 GONE_SECONDS = 1.0
 """How long a Redis that was found gone is not asked again."""
 ROWS_PER_CALL = 1_000
+KEYS_PER_CALL = 4_000
+"""Keys that one round trip asks for, at most, beside a question that is longer by itself."""
 CONNECTIONS_MAX = 64
 
 _EPOCH = "atp:epoch"
@@ -78,6 +82,8 @@ class Cache:
         self._put = self._redis.register_script(_PUT)
         self._gone_until = 0.0
         self._is_gone = False
+        self._asked: deque[tuple[list[str], asyncio.Future[Sequence[str | None] | None]]] = deque()
+        self._looking: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, url: str) -> "Cache":
@@ -132,19 +138,48 @@ class Cache:
         return await self._ask(ask, default=None)
 
     async def get_atp(self, channel: str, skus: Sequence[str]) -> Seen:
-        """The projections of these sku codes for a channel, in one round trip; empty where Redis is gone."""
+        """The projections of these sku codes for a channel; empty where Redis is gone.
 
-        async def ask() -> Seen:
-            found = await self._redis.mget([_EPOCH, *(_key(channel, sku) for sku in skus)])
-            atp = {
-                sku: _decode(channel, sku, text) for sku, text in zip(skus, found[1:], strict=True) if text is not None
-            }
-            return Seen(epoch=found[0], atp=atp)
+        Those who ask while a round trip is on its way share the next one.
+        """
+        asked: asyncio.Future[Sequence[str | None] | None] = asyncio.get_running_loop().create_future()
+        self._asked.append(([_key(channel, sku) for sku in skus], asked))
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_up(), name="atp")
+        found = await asked
+        if found is None:
+            return Seen(None, {})
+        epoch, *texts = found
+        if epoch is None:
+            return Seen(await self.epoch(), {})
+        return Seen(
+            epoch,
+            {sku: _decode(channel, sku, text) for sku, text in zip(skus, texts, strict=True) if text is not None},
+        )
 
-        seen = await self._ask(ask, default=Seen(epoch=None, atp={}))
-        if seen.epoch is None and not self._is_gone:
-            return Seen(epoch=await self.epoch(), atp={})
-        return seen
+    async def _look_up(self) -> None:
+        """Answers all who have asked, many in one round trip, until nobody has."""
+        while self._asked:
+            batch: list[tuple[list[str], asyncio.Future[Sequence[str | None] | None]]] = []
+            keys = [_EPOCH]
+            while self._asked and (not batch or len(keys) + len(self._asked[0][0]) <= KEYS_PER_CALL):
+                some, asked = self._asked.popleft()
+                if not asked.done():
+                    batch.append((some, asked))
+                    keys += some
+            try:
+                found = await self._ask(partial(self._redis.mget, keys), default=None)
+            except BaseException as error:
+                for _, asked in [*batch, *self._asked]:
+                    if not asked.done():
+                        asked.set_exception(error)
+                self._asked.clear()
+                raise
+            first = 1
+            for some, asked in batch:
+                if not asked.done():
+                    asked.set_result(found and [found[0], *found[first : first + len(some)]])
+                first += len(some)
 
     async def put_atp(self, rows: Sequence[Atp], *, epoch: str | None, fills: bool = False) -> int | None:
         """Writes projections that were read in this epoch; gives how many, None where nothing could be.

@@ -148,3 +148,36 @@ async def test_killed_connections_are_made_anew(cache: Cache, redis_url: str) ->
     if None in found:  # the first call may have met the dead connection
         await asyncio.sleep(door.GONE_SECONDS + 0.05)
     assert await cache.epoch() is not None
+
+
+async def test_those_who_ask_at_one_moment_share_a_round_trip_and_get_their_own(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = await cache.epoch()
+    await cache.put_atp([Atp(c, f"S{n}", n, 1) for c in ("web", "app") for n in range(50)], epoch=epoch)
+    trips: list[int] = []
+    mget = cache._redis.mget
+
+    async def counted(keys: list[str]) -> object:
+        trips.append(len(keys))
+        return await mget(keys)
+
+    monkeypatch.setattr(cache._redis, "mget", counted)
+    asked = [("web" if n % 2 else "app", [f"S{n}", "nobody", f"S{49 - n}"]) for n in range(50)]
+    seen = await asyncio.gather(*(cache.get_atp(channel, skus) for channel, skus in asked))
+    assert len(trips) == 1
+    for (channel, skus), found in zip(asked, seen, strict=True):
+        assert {sku: row.atp for sku, row in found.atp.items()} == {
+            sku: int(sku[1:]) for sku in skus if sku != "nobody"
+        }
+        assert {row.channel for row in found.atp.values()} == {channel}
+
+
+async def test_one_who_gives_up_does_not_hurt_those_who_asked_with_it(cache: Cache) -> None:
+    await cache.put_atp([Atp("web", "A", 3, 1)], epoch=await cache.epoch())
+    tasks = [asyncio.create_task(cache.get_atp("web", ["A"])) for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    found = await asyncio.gather(*tasks[1:])
+    assert [f.atp["A"].atp for f in found] == [3, 3]
+    assert (await cache.get_atp("web", ["A"])).atp["A"].atp == 3
