@@ -149,6 +149,13 @@ class Child:
             raise Missing(f"{self._module} ended with {self._process.wait()}")
         return msgspec.json.decode(line)
 
+    def ask(self, order: Any, *, seconds_max: float) -> Any:
+        """Tells it a line of JSON; gives its next one."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(order).decode() + "\n")
+        self._process.stdin.flush()
+        return self.said(seconds_max=seconds_max)
+
     def finish(self, *, seconds_max: float = 60.0) -> Any:
         """Tells it that it is over; gives its last line."""
         assert self._process.stdin is not None
