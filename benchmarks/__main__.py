@@ -20,6 +20,7 @@ BENCHMARKS = {
     "baseline": "a snapshot of 1,000,000 rows to published availability, beside a bare COPY and upsert",
     "broker": "one joint plan, beside nearest-with-stock and one order at a time",
     "push": "what channels may sell, computed and told, beside a bare upsert and bare posting",
+    "reserve": "carts reserved over HTTP, beside a constant answer and the usual way of a transaction each",
     "start": "`oms --help` beside a bare Python, and `oms demo --once`",
 }
 """One module each, with a function `run`."""

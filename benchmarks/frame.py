@@ -196,6 +196,19 @@ def memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
+def fsync_ms(at: Path, *, times: int = 100) -> float:
+    """How long this disk takes to make a small write durable: the median."""
+    taken = []
+    with (at / "fsync").open("wb") as file:
+        for _ in range(times):
+            began = time.perf_counter()
+            file.write(b"x" * 8192)
+            file.flush()
+            os.fsync(file.fileno())
+            taken.append(1000 * (time.perf_counter() - began))
+    return sorted(taken)[times // 2]
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that this share of the values does not exceed."""
     ordered = sorted(values)

@@ -6,13 +6,16 @@ A control is on the same server, its parameters are parsed and its key is checke
 same shape: what it lacks is the work.
 """
 
+import asyncio
 import os
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import asyncpg
 from litestar import Response, get, post
+from litestar.datastructures import State
 from litestar.params import Parameter
 
 from oms.access import Actor
@@ -26,6 +29,14 @@ from oms.flows.promise.read import SKUS_MAX
 from oms.flows.reserve import Granted
 from oms.settings import Settings
 
+USUAL_CONNECTIONS = 16
+USUAL_TABLES = """
+create table if not exists usual_stock (sku text primary key, units int not null check (units >= 0));
+insert into usual_stock select code, 1000000000 from sku on conflict do nothing;
+create table if not exists usual_reservation (id uuid, sku text, units int, until timestamptz, primary key (id, sku));
+analyze usual_stock;
+"""
+MAKING = asyncio.Lock()
 MADE = UUID(int=7)
 LATER = datetime(2030, 1, 1, tzinfo=UTC) + timedelta(minutes=15)
 
@@ -57,7 +68,37 @@ async def constant_reservation(db: Database, cache: Cache, actor: Actor, data: C
     return Response(Granted(MADE, LATER, lines), status_code=201)
 
 
-CONTROLS: list[Any] = [constant_atp, constant_atp_of_many, constant_reservation]
+@post("/usual/reservations", opt={"roles": CHECKOUT, "idempotency": "own"})
+async def usual_reservation(state: State, db: Database, cache: Cache, actor: Actor, data: CartBody) -> Response[Any]:
+    """A reservation as shops usually make it: each request its own transaction of lock, read, check, write, commit."""
+    pool = await usual_pool(state, db)
+    async with pool.acquire() as tx, tx.transaction():
+        for line in sorted(data.lines, key=lambda line: line.sku):
+            left = await tx.fetchval("select units from usual_stock where sku = $1 for update", line.sku)
+            if left is None or left < line.quantity:
+                return Response({"title": "out of stock"}, status_code=409)
+            await tx.execute("update usual_stock set units = units - $2 where sku = $1", line.sku, line.quantity)
+        made = uuid4()
+        until = await tx.fetchval("select clock_timestamp() + interval '15 minutes'")
+        await tx.executemany(
+            "insert into usual_reservation values ($1, $2, $3, $4)",
+            [(made, line.sku, line.quantity, until) for line in data.lines],
+        )
+    return Response(Granted(made, until, [CartLine(line.sku, line.quantity) for line in data.lines]), status_code=201)
+
+
+async def usual_pool(state: State, db: Database) -> asyncpg.Pool:
+    """The connections of the usual way, and its tables with stock, made when first asked for."""
+    async with MAKING:
+        if "usual" not in state:
+            pool = await asyncpg.create_pool(db.url, min_size=USUAL_CONNECTIONS, max_size=USUAL_CONNECTIONS)
+            await pool.execute(USUAL_TABLES)
+            state["usual"] = pool
+    found: asyncpg.Pool = state["usual"]
+    return found
+
+
+CONTROLS: list[Any] = [constant_atp, constant_atp_of_many, constant_reservation, usual_reservation]
 
 
 def factory() -> Any:
