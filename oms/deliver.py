@@ -2,10 +2,9 @@
 
 from urllib.parse import urlsplit
 
-import httpx
-
 from connectors.channels import SettingsWrong
-from connectors.channels.webhook import NotAllowed, WebhookChannel, retry_after
+from connectors.channels.webhook import WebhookChannel, retry_after
+from connectors.http import NoAnswer, NotAllowed
 from oms.flows.govern import Delivery
 
 SECONDS_MAX = 10.0
@@ -21,7 +20,7 @@ async def deliver(url: str, body: bytes, message_id: str, secrets: list[str]) ->
         return Delivery(False, str(wrong))
     try:
         got = await listener.post(body, id=message_id)
-    except (NotAllowed, httpx.HTTPError, OSError) as error:
+    except (NotAllowed, NoAnswer) as error:
         return Delivery(False, f"{type(error).__name__}: {error}")
     finally:
         await listener.close()

@@ -15,7 +15,7 @@ import structlog
 
 from connectors.channels.webhook import WebhookChannel
 from connectors.feeds import FileRefused
-from connectors.feeds.folder import Delivery, deliveries, set_aside
+from connectors.feeds.folder import Delivery, Waiting, deliveries, set_aside
 from connectors.feeds.movements import read_movements
 from connectors.feeds.stream import Source as Stream
 from connectors.feeds.tabular import Reader
@@ -24,7 +24,7 @@ from oms.db import Database, Sql
 from oms.domain.order import NewOrder, OrderLine
 from oms.errors import Conflict, Refusal
 from oms.flows import broker, fulfill, schedule
-from oms.flows.ingest import acknowledge, apply, messages, stage
+from oms.flows.ingest import acknowledge, apply, messages, movement_file, stage
 from oms.flows.order.capture import Tally, capture_from
 from oms.flows.order.parked import unpark_lines
 from oms.flows.push.sender import Pushed, push_all
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 Progress = Callable[[str, str, int, int | None], None]
 """step, phase, done, total."""
 MORNING_LOCK = 7302
+WAITING_SECONDS_MAX = 3600.0
+"""How long a file may wait in its folder before a person is asked."""
 
 
 class Folder(msgspec.Struct, frozen=True):
@@ -79,11 +81,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pushed: list[Pushed]
     seconds: dict[str, float]
     troubles: list[str]
+    waiting: list[str] = []
+    """Files that are not complete, one sentence each."""
+    waits_long: bool = False
+    """Whether one of them has not changed for WAITING_SECONDS_MAX: its sender will hardly complete it."""
 
     @property
     def needs_a_person(self) -> bool:
         """Whether something was left for a person."""
-        return bool(self.troubles or any(f.trouble or f.parked or f.refused for f in self.feeds))
+        return bool(self.troubles or self.waits_long or any(f.trouble or f.parked or f.refused for f in self.feeds))
 
 
 folders = sql.rows("folders", Folder)
@@ -130,6 +136,7 @@ async def morning(
         try:
             async with timed("baseline") as tell:
                 feeds = await take_feeds(db, who=who, clock=clock, source=source, progress=tell)
+                held_up = await waiting_files(db, source=source)
                 await messages.replay_parked(db, who=who)
                 await unpark_lines(db, who=who)
                 await fulfill.relieve(db, who=who, now=clock())
@@ -150,7 +157,11 @@ async def morning(
             raise
         await schedule.keep(db, source=source, who=who, started_at=began, steps=seconds)
     troubles += [f"{p.channel}: {p.trouble}" for p in pushed if p.trouble]
-    return Report(feeds=feeds, captured=captured, run=run, pushed=pushed, seconds=seconds, troubles=troubles)
+    return Report(
+        feeds=feeds, captured=captured, run=run, pushed=pushed, seconds=seconds, troubles=troubles,
+        waiting=[f"{code}: {w.path.name} waits, {w.reason}" for code, w in held_up],
+        waits_long=any(w.age_seconds > WAITING_SECONDS_MAX for _, w in held_up),
+    )  # fmt: skip
 
 
 async def take_feeds(
@@ -194,6 +205,13 @@ async def take_feeds(
     return taken
 
 
+async def waiting_files(db: Database, *, source: str | None) -> list[tuple[str, Waiting]]:
+    """What lies in the sources' folders and is not taken, with its source."""
+    async with db.connection() as tx:
+        found = await folders(tx, source=source)
+    return [(f.code, waiting) for f in found for waiting in deliveries(Path(f.folder))[1]]
+
+
 async def take_baseline(
     db: Database,
     *,
@@ -206,12 +224,13 @@ async def take_baseline(
     """One baseline file, from reading to in force."""
     said = delivery.sidecar
     assert said.as_of is not None
+    stage.check_time(said.as_of, now)
     if said.posted:
         await acknowledge.posted(db, source=source, references=said.posted, at=said.as_of, who=who)
     staged = await stage.receive(
-        db, source=source, reader=Reader(Stream(delivery.path)), name=delivery.path.name, as_of=said.as_of,
-        scope="partial" if said.scope == "partial" else "full", watermark=said.watermark, who=who, now=now,
-        progress=progress,
+        db, source=source, reader=Reader(Stream(delivery.path), rows_expected=said.rows), name=delivery.path.name,
+        as_of=said.as_of, scope="partial" if said.scope == "partial" else "full", watermark=said.watermark, who=who,
+        now=now, progress=progress,
     )  # fmt: skip
     taken = Taken(
         source=source, name=delivery.path.name, kind="baseline", feed_id=staged.feed_id, rows=staged.rows,
@@ -235,18 +254,22 @@ async def take_movements(
     """One file of movements; a killed one is read again, its messages act once."""
     outcomes: dict[str, int] = {}
     rows = refused = 0
-    feed_id = await stage.begin_movements(db, source=source, name=delivery.path.name, who=who)
+    feed_id = await movement_file.begin(db, source=source, name=delivery.path.name, who=who)
     stream = Stream(delivery.path)
-    for batch in read_movements(stream):
-        results = await messages.take(db, source=source, messages=batch.messages, who=who, feed_id=feed_id)
-        for result in results:
-            outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
-        rows += len(batch.messages) + len(batch.refused)
-        refused += len(batch.refused)
-        await stage.keep_refusals(db, feed_id=feed_id, faults=batch.refused)
-        if progress:
-            progress("movements", batch.bytes_read, batch.bytes_total)
-    await stage.end_movements(db, feed_id=feed_id, rows=rows, refused=refused, sha256=stream.sha256, totals=outcomes)
+    try:
+        for batch in read_movements(stream, rows_expected=delivery.sidecar.rows):
+            results = await messages.take(db, source=source, messages=batch.messages, who=who, feed_id=feed_id)
+            for result in results:
+                outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
+            rows += len(batch.messages) + len(batch.refused)
+            refused += len(batch.refused)
+            await movement_file.keep_refusals(db, feed_id=feed_id, faults=batch.refused)
+            if progress:
+                progress("movements", batch.bytes_read, batch.bytes_total)
+    except FileRefused as why:
+        await movement_file.refuse(db, feed_id=feed_id, why=str(why), rows=rows)
+        raise
+    await movement_file.end(db, feed_id=feed_id, rows=rows, refused=refused, sha256=stream.sha256, totals=outcomes)
     return Taken(
         source=source, name=delivery.path.name, kind="movements", feed_id=feed_id, rows=rows, refused=refused,
         outcomes=outcomes,

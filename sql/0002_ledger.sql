@@ -126,7 +126,7 @@ create table baseline (
 create index on baseline (location_id, as_of);
 alter table location add foreign key (baseline_id) references baseline;
 
--- The rows of a feed while it is loaded: a partition per feed, dropped when it is done.
+-- The rows of a feed while it is loaded: a partition per feed, joined when all have come, dropped when it is done.
 -- feed_row holds the text as it came and is unlogged (a feed is acknowledged when feed_key is complete).
 create table feed_row (
   feed_id  bigint not null,
@@ -142,15 +142,26 @@ create table feed_key (
   rows        int not null default 1,               -- 0: not in the feed, and zero by the source's contract
   untouched   boolean not null default false        -- a row of it was refused: what we believe stays
 ) partition by list (feed_id);
+-- the advisory lock of a delivery while it is received
+create function feed_lock(id bigint) returns bigint language sql immutable parallel safe return 7303000000000000 + id;
+-- Its tables stand alone while rows arrive: a partition that is written locks its parent for others, and an upload may
+-- take hours. Parents are locked feed_key first.
 create function open_feed(id bigint) returns void language plpgsql as $$
 begin
   perform close_feed(id);
-  execute format('create unlogged table feed_row_%s partition of feed_row (feed_id default %s) for values in (%s)', id, id, id);
-  execute format('create table feed_key_%s partition of feed_key for values in (%s)', id, id);
+  execute format('create table feed_key_%1$s (like feed_key including defaults, check (feed_id = %1$s))', id);
+  execute format('create unlogged table feed_row_%1$s (like feed_row including defaults, check (feed_id = %1$s))', id);
+  execute format('alter table feed_row_%1$s alter feed_id set default %1$s', id);
+end $$;
+create function join_feed(id bigint) returns void language plpgsql as $$
+begin
+  execute format('alter table feed_key attach partition feed_key_%1$s for values in (%1$s)', id);
+  execute format('alter table feed_row attach partition feed_row_%1$s for values in (%1$s)', id);
 end $$;
 create function close_feed(id bigint) returns void language plpgsql as $$
 begin
-  execute format('drop table if exists feed_row_%s, feed_key_%s', id, id);
+  execute format('drop table if exists feed_key_%s', id);
+  execute format('drop table if exists feed_row_%s', id);
 end $$;
 -- what was kept for looking: rows by bin and lot
 create table bin_stock (

@@ -15,8 +15,12 @@ values (:source_id, :kind, :name, :scope, :as_of, :watermark, :state, :dry_run, 
 returning feed_id;
 
 -- name: open_feed
--- The partitions that hold its rows while it is loaded.
+-- The tables that hold its rows while it is loaded.
 select open_feed(:feed_id);
+
+-- name: join_feed
+-- All rows have come: they are seen with those of other feeds.
+select join_feed(:feed_id);
 
 -- name: close_feed
 -- Drops the rows of a feed that is done.
@@ -347,13 +351,18 @@ select count(*) from begun;
 -- name: pin_untouched
 -- Keys that a full feed left out or got wrong keep the snapshot that they had. They are few, and read first by
 -- themselves: the feed has no statistics yet, and a join over all its keys took a quarter of a load.
-with k as materialized (
+with u as materialized (
   select sku_id, location_id from feed_key where feed_id = :feed_id and untouched
+), k as materialized (  -- locked in order, as everybody does
+  select s.sku_id, s.location_id from stock s join u using (sku_id, location_id)
+   order by s.sku_id, s.location_id for update of s
 )
 update stock s set is_pinned = true, baseline_id = coalesce(s.baseline_id, b.previous_id)
   from k join baseline b on b.feed_id = :feed_id and b.location_id = k.location_id
  where b.state = 'applying' and b.scope = 'full'
-   and s.sku_id = k.sku_id and s.location_id = k.location_id and not s.is_pinned;
+   and s.sku_id = k.sku_id and s.location_id = k.location_id and not s.is_pinned
+   -- a newer one of its own needs no pin, and with it would no longer stand against older ones
+   and not exists (select from baseline own where own.baseline_id = s.baseline_id and own.as_of >= b.as_of);
 
 -- name: pin_missing
 -- Keys of refused rows that have no stock row get one, so that the snapshot is not taken to have said 0 of them.
@@ -398,10 +407,25 @@ update feed set totals = totals || jsonb_build_object(
 select f.feed_id, s.code as source from feed f join source s using (source_id)
  where f.kind = 'baseline' and f.state in ('staged', 'applying') and not f.dry_run order by f.feed_id;
 
+-- name: hold_feed
+-- Whoever receives a delivery holds this until it is staged: the lock ends with its connection.
+select pg_advisory_lock(feed_lock(:feed_id));
+
+-- name: let_feed_go
+-- The delivery is staged, or refused.
+select pg_advisory_unlock(feed_lock(:feed_id));
+
 -- name: abandoned_feeds
--- Deliveries that were cut off before they were complete: nothing of them was acknowledged.
-select feed_id from feed
- where kind = 'baseline' and state = 'staging' and source_id = :source_id and feed_id <> :feed_id;
+-- Deliveries that were cut off before they were complete: nothing of them was acknowledged, and nobody receives them.
+with staging as materialized (
+  select feed_id from feed
+   where kind = 'baseline' and state = 'staging' and source_id = :source_id and feed_id <> :feed_id
+)
+select feed_id from staging where pg_try_advisory_xact_lock(feed_lock(feed_id));
+
+-- name: one_of_a_kind
+-- The same bytes of a source that come twice at once are looked at one after the other.
+select pg_advisory_xact_lock(hashtextextended(:sha256, :source_id));
 
 -- name: difference
 -- What a feed would change, largest first.

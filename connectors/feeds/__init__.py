@@ -1,34 +1,19 @@
 """Feeds in: snapshots and movements, as files and uploads hold them."""
 
-from typing import Protocol
-
-
-class Feed(Protocol):
-    """What a source promises of its snapshots."""
-
-    @property
-    def quantity_kind(self) -> str:
-        """physical (knows nothing of our brokering) or available (has deducted some of what we deduct)."""
-        ...
-
-    @property
-    def order_level(self) -> str:
-        """sequence, clock or window: what tells whether a snapshot contains a movement."""
-        ...
-
-    @property
-    def absent_is_zero(self) -> bool:
-        """Whether a key that a full snapshot leaves out is zero."""
-        ...
-
 
 class RowRefused:
-    """A row that cannot be read: line (the header is line 1), field, reason, value."""
+    """A row that cannot be read: line (the header is line 1), field, reason, value.
 
-    __slots__ = ("field", "line", "reason", "value")
+    `sku` and `location` are the codes that it names all the same, None where that cannot be told for sure.
+    """
 
-    def __init__(self, line: int, field: str, reason: str, value: str | None = None) -> None:
-        self.line, self.field, self.reason = line, field, reason
+    __slots__ = ("field", "line", "location", "reason", "sku", "value")
+
+    def __init__(
+        self, line: int, field: str, reason: str, value: str | None = None, *, sku: str | None = None,
+        location: str | None = None,
+    ) -> None:  # fmt: skip
+        self.line, self.field, self.reason, self.sku, self.location = line, field, reason, sku, location
         self.value = None if value is None else value[:200].replace("\x00", "�")
 
     def __repr__(self) -> str:

@@ -1,6 +1,7 @@
 """A source's folder: complete deliveries, oldest first; what is not complete yet says why."""
 
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -34,10 +35,11 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A file that is not taken, and why."""
+    """A file that is not taken, why, and since when it has not changed."""
 
     path: Path
     reason: str
+    age_seconds: float = 0.0
 
 
 def deliveries(folder: Path, *, stable_seconds: float = STABLE_SECONDS) -> tuple[list[Delivery], list[Waiting]]:
@@ -51,13 +53,15 @@ def deliveries(folder: Path, *, stable_seconds: float = STABLE_SECONDS) -> tuple
     waiting: list[Waiting] = []
     if not folder.is_dir():
         return [], [Waiting(folder, "there is no such folder")]
-    for path in sorted(folder.iterdir()):
+    found = sorted(folder.iterdir())
+    beside = Counter(_stem(path) for path in found if _is_file(path))
+    for path in found:
         try:
-            match _look(path, stable_seconds):
+            match _look(path, stable_seconds, shares_sidecar=beside[_stem(path)] > 1):
                 case Delivery() as delivery:
                     ready.append(delivery)
-                case Waiting() as why:
-                    waiting.append(why)
+                case str(reason):
+                    waiting.append(Waiting(path, reason, _age(path)))
         except FileNotFoundError:
             continue  # its sender gave it another name meanwhile
     order = {kind: i for i, kind in enumerate(KINDS)}
@@ -65,26 +69,37 @@ def deliveries(folder: Path, *, stable_seconds: float = STABLE_SECONDS) -> tuple
     return ready, waiting
 
 
-def _look(path: Path, stable_seconds: float) -> Delivery | Waiting | None:
+def _stem(path: Path) -> str:
+    return path.name.split(".", 1)[0]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it may be a delivery: neither stands beside one, nor is being written."""
+    return not path.name.startswith(".") and path.suffix not in BESIDE and path.is_file()
+
+
+def _look(path: Path, stable_seconds: float, *, shares_sidecar: bool) -> Delivery | str | None:
     """A delivery, or why it is none yet; None for what only stands beside one, and for what is being written."""
-    if path.name.startswith(".") or path.suffix in BESIDE or not path.is_file():
+    if not _is_file(path):
         return None
-    stem = path.name.split(".", 1)[0]
+    stem = _stem(path)
     kind = next((k for k in KINDS if stem.startswith(k)), None)
     if kind is None:
-        return Waiting(path, f"its name begins with none of {', '.join(KINDS)}")
+        return f"its name begins with none of {', '.join(KINDS)}"
     found = _sidecar(path.with_name(f"{stem}.json"))
     if isinstance(found, str):
-        return Waiting(path, found)
+        return found
     if kind == "baseline" and (found is None or found.as_of is None):
-        return Waiting(path, f"{stem}.json with as_of is missing: a snapshot says of which moment it is")
+        return f"{stem}.json with as_of is missing: a snapshot says of which moment it is"
     if found is None:
         is_complete = path.with_name(f"{stem}.complete").exists() or _age(path) >= stable_seconds
-        return Delivery(kind, path, Sidecar()) if is_complete else Waiting(path, "it is still changing")
+        return Delivery(kind, path, Sidecar()) if is_complete else "it is still changing"
+    if shares_sidecar:
+        return f"{stem}.json stands beside several files: give each a name and a sidecar of its own"
     if not found.complete:
-        return Waiting(path, f"{stem}.json says that it is not complete")
+        return f"{stem}.json says that it is not complete"
     if found.bytes not in (None, size := path.stat().st_size):
-        return Waiting(path, f"{stem}.json says {found.bytes} bytes, so far it has {size}")
+        return f"{stem}.json says {found.bytes} bytes, so far it has {size}"
     return Delivery(kind, path, found)
 
 
@@ -105,10 +120,23 @@ def _age(path: Path) -> float:
 
 
 def set_aside(delivery: Delivery) -> None:
-    """Moves a delivery that was taken into the folder's `done`, with what stands beside it."""
-    done = delivery.path.parent / DONE
+    """Moves a delivery that was taken into the folder's `done`, with what stands beside it; nothing there is lost.
+
+    Where a name is taken already, all of them get a number: `baseline~2.csv` and `baseline~2.json`.
+    """
+    folder = delivery.path.parent
+    done = folder / DONE
     done.mkdir(exist_ok=True)
-    stem = delivery.path.name.split(".", 1)[0]
-    for path in (delivery.path, *(delivery.path.with_name(f"{stem}{end}") for end in (".json", ".complete"))):
-        if path.exists():
-            path.replace(done / path.name)
+    stem = _stem(delivery.path)
+    names = (delivery.path.name, f"{stem}.json", f"{stem}.complete")
+    moving = [name for name in names if (folder / name).exists()]
+    number = 1
+    while any((done / _numbered(name, number)).exists() for name in moving):
+        number += 1
+    for name in moving:
+        (folder / name).rename(done / _numbered(name, number))
+
+
+def _numbered(name: str, number: int) -> str:
+    stem, dot, end = name.partition(".")
+    return f"{stem}~{number}{dot}{end}" if number > 1 else name

@@ -8,7 +8,7 @@ import msgspec
 
 from connectors.feeds import FileRefused, RowRefused
 from connectors.feeds.message import BadMessage, Message, read_message
-from connectors.feeds.stream import Source
+from connectors.feeds.stream import Source, check_rows
 from connectors.feeds.text import Records, after_header, begin, is_json, read_header
 
 MESSAGES_PER_BATCH = 1000
@@ -24,13 +24,18 @@ class MessageBatch(msgspec.Struct, frozen=True):
     bytes_total: int | None
 
 
-def read_movements(source: Source) -> Iterator[MessageBatch]:
-    """Reads a file of movements in constant memory. Raises FileRefused when the whole cannot be taken."""
+def read_movements(source: Source, *, rows_expected: int | None = None) -> Iterator[MessageBatch]:
+    """Reads a file of movements in constant memory. Raises FileRefused when the whole cannot be taken.
+
+    `rows_expected` is what the sender says that the file holds; that it does not is known after the last batch.
+    """
     first, rest = begin(source)
     rows = _json_rows(chain((first,), rest)) if is_json(first) else _csv_rows(source.name, first, rest)
     messages: list[Message] = []
     refused: list[RowRefused] = []
+    count = 0
     for line, row in rows:
+        count += 1
         if isinstance(row, RowRefused):
             refused.append(row)
         else:
@@ -43,6 +48,7 @@ def read_movements(source: Source) -> Iterator[MessageBatch]:
             messages, refused = [], []
     if messages or refused:
         yield MessageBatch(messages, refused, source.bytes_read, source.bytes_total)
+    check_rows(source, count, rows_expected)
 
 
 def _json_rows(blocks: Iterator[str]) -> Iterator[tuple[int, Any]]:

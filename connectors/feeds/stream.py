@@ -72,6 +72,15 @@ class Source:
             yield rest
 
 
+def check_rows(source: Source, rows: int, expected: int | None) -> None:
+    """Raises FileRefused where a file holds other rows than its sender announced."""
+    if expected not in (None, rows):
+        raise FileRefused(
+            source.name, f"holds {rows} rows where {expected} were announced",
+            "It was cut off, or the announcement is of another file; send both again.",
+        )  # fmt: skip
+
+
 def _file_blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from connectors.feeds import FileRefused, RowRefused
-from connectors.feeds.stream import Source
+from connectors.feeds import RowRefused
+from connectors.feeds.stream import Source, check_rows
 from connectors.feeds.text import Header, Records, after_header, begin, is_json, open_quote, read_header
 
 COLUMNS = ("sku", "location", "quantity", "status", "bin", "lot", "uom")
 NEEDED = ("sku", "location", "quantity")
-QUANTITY = COLUMNS.index("quantity")
+SKU, LOCATION, QUANTITY = (COLUMNS.index(column) for column in NEEDED)
 FIELD_CHARS_MAX = 200
 NULL = "\\N"
 _ESCAPE = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -60,11 +60,7 @@ class Reader:
     def __iter__(self) -> Iterator[Batch]:
         first, rest = begin(self._source)
         yield from self._json(chain((first,), rest)) if is_json(first) else self._csv(first, rest)
-        if self._rows_expected not in (None, self.rows):
-            raise FileRefused(
-                self._source.name, f"holds {self.rows} rows where {self._rows_expected} were announced",
-                "It was cut off, or the announcement is of another file; send both again.",
-            )  # fmt: skip
+        check_rows(self._source, self.rows, self._rows_expected)
 
     def _batch(self, copy: str, rows: int, refused: list[RowRefused]) -> Batch:
         self.rows += rows + len(refused)
@@ -179,19 +175,21 @@ class _Rows:
 
     def add(self, line: int, values: list[str]) -> None:
         """Takes or refuses a row of trimmed values in the order of COLUMNS; empty is absent."""
+        sku, location = values[SKU], values[LOCATION]
+
+        def refuse(column: str, reason: str, value: str | None = None) -> None:
+            self.refused.append(RowRefused(line, column, reason, value, sku=_code(sku), location=_code(location)))
+
         for k, value in enumerate(values):
             if not value:
                 if k <= QUANTITY:
-                    self.refused.append(RowRefused(line, COLUMNS[k], "is missing"))
-                    return
+                    return refuse(COLUMNS[k], "is missing")
                 values[k] = NULL
             elif len(value) > FIELD_CHARS_MAX:
-                self.refused.append(RowRefused(line, COLUMNS[k], f"is longer than {FIELD_CHARS_MAX} characters", value))
-                return
+                return refuse(COLUMNS[k], f"is longer than {FIELD_CHARS_MAX} characters", value)
             elif _SPECIAL.search(value):
                 if "\x00" in value:
-                    self.refused.append(RowRefused(line, COLUMNS[k], "holds a NUL character", value))
-                    return
+                    return refuse(COLUMNS[k], "holds a NUL character", value)
                 if "\n" in value:
                     raise open_quote(self._name, line, line + value.count("\n"))
                 values[k] = value.translate(_ESCAPE)
@@ -301,6 +299,21 @@ def _decode_line(line: str) -> _Row | RowRefused | None:
         _, found, field = str(error).partition(" - at `$.")
         field = field.rstrip("`") if found else "row"
         reason = "must be text or a number" if field == "quantity" else "must be text or a whole number"
-        return RowRefused(0, field, reason if found else "is not an object", line.strip())
+        sku, location = _key(line) if found else (None, None)
+        reason = reason if found else "is not an object"
+        return RowRefused(0, field, reason, line.strip(), sku=sku, location=location)
     except (msgspec.DecodeError, RecursionError) as error:
         return RowRefused(0, "row", f"is not JSON: {error}", line.strip())
+
+
+def _key(line: str) -> tuple[str | None, str | None]:
+    """The codes that a JSON object names, each None where it is none."""
+    found = msgspec.json.decode(line)
+    codes = (found.get(NEEDED[SKU]), found.get(NEEDED[LOCATION]))
+    sku, location = (_code(_text(code)) if type(code) in (str, int) else None for code in codes)
+    return sku, location
+
+
+def _code(text: str) -> str | None:
+    """A code as it may be looked up, or None."""
+    return text if 0 < len(text) <= FIELD_CHARS_MAX and "\x00" not in text and "\n" not in text else None

@@ -69,6 +69,7 @@ def pushed_line(p: Pushed) -> str:
 def report_lines(r: Report) -> list[str]:
     """A morning."""
     lines = ["Feeds", *(taken_line(t) for t in r.feeds)] if r.feeds else ["Feeds", "  none had come"]
+    lines += [f"  {sentence}" for sentence in r.waiting]
     lines.append("Orders")
     for channel, tally in r.captured.items():
         lines.append(

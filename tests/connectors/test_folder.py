@@ -105,3 +105,28 @@ def test_what_was_taken_is_set_aside_with_what_stands_beside_it(tmp_path: Path) 
         "baseline.json",
     ]
     set_aside(delivery)  # again, after a kill between the two
+
+
+def test_what_is_set_aside_never_takes_the_place_of_what_was_before(tmp_path: Path) -> None:
+    for content in ("first", "second", "third"):
+        put(tmp_path, "baseline.csv.gz", content, as_of=AS_OF)
+        [delivery], _ = deliveries(tmp_path)
+        set_aside(delivery)
+    kept = {p.name: p.read_text() for p in (tmp_path / "done").iterdir() if p.suffix == ".gz"}
+    assert kept == {"baseline.csv.gz": "first", "baseline~2.csv.gz": "second", "baseline~3.csv.gz": "third"}
+    assert (tmp_path / "done" / "baseline~3.json").exists()
+
+
+def test_one_sidecar_beside_several_files_speaks_of_none(tmp_path: Path) -> None:
+    put(tmp_path, "baseline.csv", as_of=AS_OF)
+    put(tmp_path, "baseline.jsonl")
+    taken, waiting = deliveries(tmp_path)
+    assert not taken
+    assert [w.path.name for w in waiting] == ["baseline.csv", "baseline.jsonl"]
+    assert all("several files" in w.reason for w in waiting)
+
+
+def test_a_file_that_waits_says_how_long(tmp_path: Path) -> None:
+    put(tmp_path, "baseline.csv", age_seconds=7200)
+    [waiting] = deliveries(tmp_path)[1]
+    assert 7100 < waiting.age_seconds < 7300

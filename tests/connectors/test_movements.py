@@ -19,9 +19,9 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def read(content: bytes | str) -> tuple[list[Message], list[RowRefused]]:
+def read(content: bytes | str, **more: Any) -> tuple[list[Message], list[RowRefused]]:
     raw = content.encode() if isinstance(content, str) else content
-    batches = list(read_movements(Source([raw], name="day.csv")))
+    batches = list(read_movements(Source([raw], name="day.csv"), **more))
     return [m for b in batches for m in b.messages], [r for b in batches for r in b.refused]
 
 
@@ -132,3 +132,10 @@ def test_any_json_object_is_a_message_that_can_be_kept_or_is_refused_by_name(cha
     assert message.occurred_at.utcoffset() is not None
     assert (0 if message.kind != "adjustment" else -(10**9)) <= message.quantity <= 10**9
     assert msgspec.json.decode(msgspec.json.encode(message), type=Message) == message
+
+
+def test_a_file_that_holds_other_rows_than_announced_is_refused_after_its_last_row() -> None:
+    line = msgspec.json.encode(GOOD) + b"\n"
+    assert len(read(line * 2 + b"{\n", rows_expected=3)[0]) == 2
+    with pytest.raises(FileRefused, match="holds 3 rows where 4 were announced"):
+        read(line * 3, rows_expected=4)

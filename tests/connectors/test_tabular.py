@@ -243,6 +243,33 @@ def test_a_bad_json_line_is_refused_with_line_field_and_reason_and_the_others_ar
     assert says in refused[0].reason
 
 
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("sku,location,quantity\nA,L,\n", ("A", "L")),
+        (f"sku,location,quantity,status\nA,L,1,{'x' * 201}\n", ("A", "L")),
+        ("sku,location,quantity\n,L,1\n", (None, "L")),
+        ("sku,location,quantity\nA,,1\n", ("A", None)),
+        (f"sku,location,quantity\n{'A' * 201},L,1\n", (None, "L")),
+        ("sku,location,quantity\nA,L\x00,1\n", ("A", None)),
+        # fields are missing or too many, two rows may have become one: who knows whose they are
+        ("sku,location,quantity\nA,L\n", (None, None)),
+        ("sku,location,quantity\nA,L,1B,M,2\n", (None, None)),
+        ('{"sku":"A","location":7,"quantity":[]}', ("A", "7")),
+        ('{"sku":["A"],"location":"L","quantity":1}', (None, "L")),
+        ('{"sku":"A","location":"L","quantity":', (None, None)),
+        ("[1]\n", None),
+    ],
+)
+def test_a_refused_row_tells_which_key_it_names_where_that_is_sure(
+    content: str, names: tuple[str | None, str | None] | None
+) -> None:
+    if names is None:
+        content, names = '{"sku":"Y","location":"L","quantity":1}\n' + content, (None, None)
+    _, [refused] = read(content)
+    assert (refused.sku, refused.location) == names
+
+
 def test_gzip_is_unpacked_also_in_several_members_with_padding() -> None:
     content = gzip.compress(b"sku,location,quantity\nA,L,1\n") + gzip.compress(b"B,L,2\n") + bytes(512)
     for blocks in (1, 7, 1 << 18):

@@ -10,7 +10,8 @@ import msgspec
 from oms import ledger, record
 from oms.db import Connection, Database, Sql
 from oms.errors import Conflict, NotFound
-from oms.flows.ingest.stage import Progress, add_absent, close_feed, feed_parts, find_source, keep_beside
+from oms.flows.ingest.parts import add_absent, feed_parts, keep_beside
+from oms.flows.ingest.stage import Progress, close_feed, find_source
 
 sql = Sql("ingest")
 
@@ -88,6 +89,7 @@ class Part(msgspec.Struct, frozen=True):
 lock_parts = sql.rows("lock_parts", int)
 begin_apply = sql.one("begin_apply", int)
 pin_untouched = sql.run("pin_untouched")
+pin_missing = sql.run("pin_missing")
 finish_apply = sql.maybe("finish_apply", Finished)
 unfinished_feeds = sql.rows("unfinished_feeds", Unfinished)
 count_chunk = sql.run("count_chunk")
@@ -120,6 +122,7 @@ async def apply(
         await lock_parts(tx, feed_id=feed_id)
         await begin_apply(tx, feed_id=feed_id)
         await pin_untouched(tx, feed_id=feed_id)
+        await pin_missing(tx, feed_id=feed_id)
     keys = changed = negative = variance = 0
     worst, size = 0.0, chunk_keys
     more = True
