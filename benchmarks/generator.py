@@ -18,13 +18,14 @@ import msgspec
 
 RECEIVE_BYTES = 262_144
 ANSWER_SECONDS_MAX = 30.0
-SAMPLES_MAX = 400_000
+AGAIN_SECONDS = 0.2
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What to send, over how many connections, for how long; `per_second` for arrivals that do not wait.
 
-    `requests` are sent in turn, each whole as it stands; `times` ends the run after so many answers.
+    `requests` are sent in turn, each whole as it stands; `times` ends the run after so many answers. With `again` one
+    that is answered 503 is sent again soon, as it stands, until it is answered otherwise.
     """
 
     host: str
@@ -34,6 +35,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     per_second: float | None = None
     times: int | None = None
+    again: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +55,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Connection:
     """One socket, at most one request on its way."""
 
-    __slots__ = ("began", "buffer", "missing", "sock")
+    __slots__ = ("began", "buffer", "missing", "request", "sock")
 
     def __init__(self, load: Load) -> None:
         self.sock = socket.create_connection((load.host, load.port), timeout=ANSWER_SECONDS_MAX)
@@ -62,6 +64,12 @@ class Connection:
         self.buffer = b""
         self.missing = -1
         self.began = 0.0
+        self.request = b""
+
+    def send(self, request: bytes, *, began: float) -> None:
+        """A request goes; its time began then."""
+        self.request, self.began = request, began
+        self.sock.send(request)
 
     def received(self) -> int | None:
         """The status of the answer that is complete now; None while it is not. Raises ConnectionError."""
@@ -95,6 +103,7 @@ def run(load: Load) -> Report:
     for number in by_number:
         poll.register(number, select.EPOLLIN)
     idle: deque[Connection] = deque(found)
+    later: deque[tuple[float, Connection]] = deque()
     statuses: dict[int, int] = {}
     times: list[float] = []
     sent, busy = 0, 0
@@ -112,26 +121,30 @@ def run(load: Load) -> Report:
             raise TimeoutError(f"{busy} requests had no answer after {ANSWER_SECONDS_MAX:g} s")
         while idle and not is_over and (not step or due <= now):
             c = idle.popleft()
-            c.began = due if step else time.perf_counter()
-            c.sock.send(requests[sent % len(requests)])
+            c.send(requests[sent % len(requests)], began=due if step else time.perf_counter())
             due += step
             sent += 1
             busy += 1
             is_over = sent >= most
-        wait = 0.05 if not step or not idle else max(0.0, min(0.05, due - time.perf_counter()))
+        while later and later[0][0] <= now:
+            _, c = later.popleft()
+            c.send(c.request, began=c.began)
+        wait = 0.005 if later else 0.05 if not step or not idle else max(0.0, min(0.05, due - time.perf_counter()))
         for number, _ in poll.poll(wait):
             c = by_number[number]
             status = c.received()
             if status is None:
                 continue
-            busy -= 1
             statuses[status] = statuses.get(status, 0) + 1
+            if status == 503 and load.again:
+                later.append((time.perf_counter() + AGAIN_SECONDS, c))
+                continue
+            busy -= 1
             times.append(time.perf_counter() - c.began)
             if step or time.perf_counter() >= end or sent >= most:
                 idle.append(c)
             else:
-                c.began = time.perf_counter()
-                c.sock.send(requests[sent % len(requests)])
+                c.send(requests[sent % len(requests)], began=time.perf_counter())
                 sent += 1
                 busy += 1
     seconds = time.perf_counter() - began

@@ -18,6 +18,7 @@ from litestar import Response, get, post
 from litestar.datastructures import State
 from litestar.params import Parameter
 
+from oms import logs
 from oms.access import Actor
 from oms.api.atp import READ, AtpAnswer, AtpItem, AtpQuestion
 from oms.api.reservations import CHECKOUT, CartBody
@@ -27,6 +28,7 @@ from oms.db import Database
 from oms.domain.order import CartLine
 from oms.flows.promise.read import SKUS_MAX
 from oms.flows.reserve import Granted
+from oms.house import BACKLOG, CONNECTIONS_MAX
 from oms.settings import Settings
 
 USUAL_CONNECTIONS = 16
@@ -103,7 +105,9 @@ CONTROLS: list[Any] = [constant_atp, constant_atp_of_many, constant_reservation,
 
 def factory() -> Any:
     """The service with its controls, by OMS_* variables."""
-    return create_app(settings=Settings.read(os.environ), also=CONTROLS)
+    settings = Settings.read(os.environ)
+    logs.configure(settings.log_level)
+    return create_app(settings=settings, also=CONTROLS)
 
 
 def main() -> None:
@@ -116,7 +120,7 @@ def main() -> None:
     os.environ.update({"OMS_DATABASE_URL": database_url, "OMS_REDIS_URL": redis_url})
     Granian(
         "benchmarks.served:factory", address="127.0.0.1", port=int(port), workers=int(workers), interface=Interfaces.ASGI,
-        factory=True, websockets=False, log_level=LogLevels.warning,
+        factory=True, websockets=False, log_level=LogLevels.error, backlog=BACKLOG, backpressure=CONNECTIONS_MAX,
     ).serve()  # fmt: skip
 
 

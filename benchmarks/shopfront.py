@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -88,6 +88,14 @@ class Shopfront:
             raise Missing(f"the generator took {report.cpu_share:.0%} of a core: the run is void")
         return Measured(report=report, cpu_us=1e6 * used / max(1, report.answers))
 
+    def each_once(self, requests: Sequence[str], *, connections: int, seconds_max: float) -> Report:
+        """Sends each request until it is answered otherwise than 503; no figure of speed."""
+        order = Load(
+            host="127.0.0.1", port=self.port, requests=list(requests), connections=connections, seconds=seconds_max,
+            times=len(requests), again=True,
+        )  # fmt: skip
+        return msgspec.convert(self._generator.ask(order, seconds_max=seconds_max + 60), Report)
+
     def pids(self) -> list[int]:
         """The server's processes."""
         children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split()
@@ -117,11 +125,11 @@ def rates(found: Sequence[Measured]) -> float:
 
 
 @contextmanager
-def shopfront(*, skus: int, workers: int = 1) -> Iterator[Shopfront]:
-    """The service with a retailer's stock, projected; gone afterwards."""
+def shopfront(*, skus: int, workers: int = 1, role: str = "storefront") -> Iterator[Shopfront]:
+    """The service with a retailer's stock, projected, and a key of a role; gone afterwards."""
     with servers() as running:
         feeds = Path(running.settings.home) / "feeds"
-        url, key = asyncio.run(_open(running, feeds=feeds, skus=skus))
+        url, key = asyncio.run(_open(running, feeds=feeds, skus=skus, role=role))
         port = free_port("127.0.0.1")
         server = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.served", url, running.redis_url, str(port), str(workers)],
@@ -141,7 +149,7 @@ def shopfront(*, skus: int, workers: int = 1) -> Iterator[Shopfront]:
                 server.wait()
 
 
-async def _open(running: Running, *, feeds: Path, skus: int) -> tuple[str, str]:
+async def _open(running: Running, *, feeds: Path, skus: int, role: str) -> tuple[str, str]:
     retailer = await open_retailer(running.database_url, name="shopfront", folder=feeds, skus=skus)
     morning = await asyncio.to_thread(retailer.snapshot, changed_share=1.0)
     hot = feeds / "hot.csv"
@@ -149,21 +157,26 @@ async def _open(running: Running, *, feeds: Path, skus: int) -> tuple[str, str]:
     db, cache = await Database.open(retailer.url), await Cache.open(running.redis_url)
     try:
         for file, scope in ((morning.file, "full"), (hot, "partial")):
-            now = datetime.now(UTC)
-            staged = await stage.receive(
-                db, source="erp", reader=Reader(Source(file)), name=file.name, as_of=now, scope=scope, watermark={},
-                who="benchmark", now=now,
-            )  # fmt: skip
-            await apply.apply(db, feed_id=staged.feed_id, who="benchmark")
+            await take(db, file, scope=scope)
         while (await project(db, cache, now=datetime.now(UTC))).rows:
             pass
-        key = await create_key(db, role="storefront", channel="web", who="benchmark")
+        key = await create_key(db, role=role, channel="web" if role == "storefront" else None, who="benchmark")
         async with db.connection() as tx:
             await tx.execute("vacuum analyze")
     finally:
         await cache.close()
         await db.close()
     return retailer.url, key
+
+
+async def take(db: Database, file: Path, *, scope: Literal["full", "partial"]) -> None:
+    """A snapshot of the ERP, from its file to what is there."""
+    now = datetime.now(UTC)
+    staged = await stage.receive(
+        db, source="erp", reader=Reader(Source(file)), name=file.name, as_of=now, scope=scope, watermark={},
+        who="benchmark", now=now,
+    )  # fmt: skip
+    await apply.apply(db, feed_id=staged.feed_id, who="benchmark")
 
 
 def _await_ready(server: subprocess.Popen[bytes], port: int) -> None:

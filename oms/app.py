@@ -19,7 +19,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from oms import access, errors, settle
+from oms import access, errors, logs, settle
 from oms.api import PUBLIC, idempotency, problems
 from oms.api.explorer import Explorer
 from oms.api.metrics import Measured, Measures
@@ -203,4 +203,6 @@ def build(handlers: Sequence[Any], *, state: State, measures: Measures, opened: 
 
 def from_environment() -> Litestar:
     """The service of this process's OMS_* variables: what a server process builds."""
-    return create_app(settings=Settings.read(os.environ))
+    settings = Settings.read(os.environ)
+    logs.configure(settings.log_level)
+    return create_app(settings=settings)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from oms import embedded
+from oms import embedded, logs
 from oms.cache import Cache
 from oms.db import Database, migrate
 from oms.embedded import CannotStart
@@ -26,6 +26,9 @@ READY_SECONDS_MAX = 60
 PARENT = "COMMONPOOL_PARENT_PID"
 """Tells a part which process to end with; no setting."""
 STOP_SECONDS_MAX = 20
+BACKLOG = 4096
+CONNECTIONS_MAX = 16_384
+"""Connections that one API process answers side by side; what it cannot take it says itself (503), and never by silence."""
 
 
 class House(msgspec.Struct, frozen=True):
@@ -39,7 +42,9 @@ class House(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def opened(environ: Mapping[str, str]) -> AsyncIterator[House]:
     """Everything that a command needs, and closed after it. Brings the schema up to date first."""
-    running = await asyncio.to_thread(embedded.start, Settings.read(environ))
+    settings = Settings.read(environ)
+    logs.configure(settings.log_level)
+    running = await asyncio.to_thread(embedded.start, settings)
     try:
         await migrate(running.database_url)
         db = await Database.open(running.database_url, connections_max=running.settings.database_connections_max)
@@ -85,13 +90,15 @@ def api(environ: Mapping[str, str]) -> None:
         Granian(
             "oms.app:from_environment", address=settings.host, port=settings.port, workers=settings.workers,
             interface=Interfaces.ASGI, factory=True, websockets=False,
-            log_level=LogLevels("warning" if quiet else settings.log_level),
+            log_level=LogLevels("warning" if quiet else settings.log_level), backlog=BACKLOG, backpressure=CONNECTIONS_MAX,
         ).serve()  # fmt: skip
 
 
 def worker(environ: Mapping[str, str]) -> None:
     """The job worker, until it is told to stop."""
-    with embedded.start(Settings.read(environ)) as running:
+    settings = Settings.read(environ)
+    logs.configure(settings.log_level)
+    with embedded.start(settings) as running:
         asyncio.run(migrate(running.database_url))
         _stop_with_parent()
 

@@ -19,7 +19,7 @@ LEAVES = {
 """What each leaf takes from outside, beside the standard library."""
 
 FLOORS = (
-    ("errors", "settings", "domain"),
+    ("errors", "settings", "domain", "logs"),
     ("db", "embedded"),
     ("record", "ledger", "cache", "named", "book"),
     ("access", "settle"),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import click
 import msgspec
 
-from oms import embedded
+from oms import embedded, logs
 from oms.cache import Cache
 from oms.db import Database, migrate
 from oms.demo.make import Made, make
@@ -83,6 +83,7 @@ def demo(*, size: Literal["small", "full"], once: bool, port: int, is_json: bool
     """Runs the morning; gives the exit code. Safe to run again: the demo's database is made anew."""
     began = time.perf_counter()
     settings = Settings.read({"OMS_BROKER_SECONDS": str(BROKER_SECONDS[size]), **environ})
+    logs.configure(settings.log_level)
     tell = (lambda line: None) if is_json else click.echo
     tell("Commonpool demo: a retailer's morning on real order lines, real store sites and real postal codes\n")
     with embedded.start(settings) as running:
