@@ -18,8 +18,9 @@ from oms import morning as the_morning
 from oms.db import Sql
 from oms.errors import BadInput, NotFound
 from oms.flows import broker, reconcile
-from oms.flows.ingest import acknowledge, apply, stage
+from oms.flows.ingest import acknowledge, apply, messages, stage
 from oms.flows.network import load
+from oms.flows.order.parked import unpark_lines
 from oms.flows.push.sender import Pushed, push_all
 from oms.house import House
 from oms.progress import Bars
@@ -42,22 +43,35 @@ class LoadedFile(msgspec.Struct, frozen=True):
     changed: int
     unchanged: int
     refused: list[Any]
+    taken_up: int = 0
+    """Messages and order lines that had waited for it."""
 
     def sentence(self) -> str:
         """For people."""
         if not self.refused:
-            return f"{self.file}: {self.created} created, {self.changed} changed, {self.unchanged} unchanged"
+            waited = f"; {self.taken_up} that had waited are taken up" if self.taken_up else ""
+            return f"{self.file}: {self.created} created, {self.changed} changed, {self.unchanged} unchanged{waited}"
         rows = "\n".join(f"  row {r.row}, {r.field}: {r.reason}" for r in self.refused[:20])
         return f"{self.file}: refused, nothing of it was applied ({len(self.refused)} rows)\n{rows}"
 
 
 async def load_files(house: House, *, kind: str, files: Sequence[str]) -> list[LoadedFile]:
-    """Loads files of a kind, each wholly or not at all."""
+    """Loads files of a kind, each wholly or not at all; what waited for them is taken up before it returns."""
     done = []
     for name in files:
         path = Path(name)
         found = await load(house.db, kind=kind, rows=read_rows(path), who=WHO, now=clock(), cache=house.cache)
-        done.append(LoadedFile(path.name, kind, found.created, found.changed, found.unchanged, list(found.refused)))
+        taken_up = 0
+        if found.created or found.changed:
+            taken_up = await messages.replay_parked(house.db, who=WHO) + await unpark_lines(house.db, who=WHO)
+        if taken_up:
+            for step in ("broker", "project"):
+                await house.cache.wake(step)
+        done.append(
+            LoadedFile(
+                path.name, kind, found.created, found.changed, found.unchanged, list(found.refused), taken_up=taken_up
+            )
+        )
     return done
 
 

@@ -57,8 +57,12 @@ async def expire(ctx: Context) -> int:
 async def sweep(ctx: Context) -> None:
     """Whatever a lost wake-up or a killed worker left is found by its rows and taken up again."""
     db, cache, now = ctx["db"], ctx["cache"], clock()
-    for left in await apply.unfinished(db):
-        await apply.apply(db, feed_id=left.feed_id, who="oms")
+    unfinished = await apply.unfinished(db)
+    for left in unfinished:
+        # one that cannot be applied hurts itself only
+        await _safely(f"feed {left.feed_id}", apply.apply(db, feed_id=left.feed_id, who="oms"))
+    if unfinished:
+        await cache.wake("project")
     await broker.resume(db, who="oms", now=now, cache=cache)
     await follow_network(db)
     acted = await messages.replay_parked(db, who="oms") + await unpark_lines(db)

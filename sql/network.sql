@@ -405,3 +405,27 @@ select code from source where source_id = any(:ids::int[]);
 -- name: rewriting
 -- A location whose stock rows are still to follow its safety stock and its on and off, and the skus done so far.
 select location_id, rewrite_after from location where rewrite_after is not null order by location_id limit 1;
+
+-- name: analyze_skus
+-- Many skus were loaded.
+analyze sku, availability;
+
+-- name: analyze_sku_aliases
+-- Many codes of skus were loaded.
+analyze sku_alias;
+
+-- name: analyze_units
+-- Many units were loaded.
+analyze unit;
+
+-- name: analyze_kits
+-- Many kits were loaded.
+analyze kit;
+
+-- name: analyze_locations
+-- Many locations were loaded.
+analyze location;
+
+-- name: analyze_location_aliases
+-- Many codes of locations were loaded.
+analyze location_alias;

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from oms import embedded
+from oms.cache import Cache
 from oms.db import Database, migrate
 from oms.embedded import Running
 from oms.embedded.locks import try_lock
@@ -99,6 +100,14 @@ async def redis_url(servers: Running) -> str:
     await client.flushall()
     await client.aclose()
     return servers.redis_url
+
+
+@pytest.fixture
+async def cache(redis_url: str) -> AsyncIterator[Cache]:
+    """A door to an empty Redis."""
+    opened = await Cache.open(redis_url)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

@@ -2,24 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from datetime import date
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 
 from oms import cache as door
 from oms.cache import Atp, Cache
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def cache(redis_url: str) -> AsyncIterator[Cache]:
-    opened = await Cache.open(redis_url)
-    await opened._redis.flushdb()
-    yield opened
-    await opened.close()
 
 
 def row(sku: str, atp: int, version: int, channel: str = "web") -> Atp:

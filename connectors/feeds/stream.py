@@ -13,7 +13,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Source:
-    """A stream of blocks with its name, size where known, and what has been read of it so far."""
+    """A stream of blocks with its name, size where known, what has been read of it so far, and how its text begins."""
 
     def __init__(
         self, blocks: Iterable[bytes] | Path, *, name: str | None = None, bytes_total: int | None = None
@@ -25,6 +25,7 @@ class Source:
         else:
             self.name, self.bytes_total, self._blocks = name or "upload", bytes_total, blocks
         self.bytes_read = 0
+        self.head = b""
         self._hash = hashlib.sha256()
 
     @property
@@ -52,6 +53,7 @@ class Source:
         for block in _gunzip(body, self.name) if head.startswith(GZIP) else body:
             if first and block:
                 block = block.removeprefix(BOM)
+                self.head = block[:8]
                 first = False
             if block:
                 yield block

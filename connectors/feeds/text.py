@@ -10,6 +10,11 @@ from connectors.feeds import FileRefused, RowRefused
 from connectors.feeds.stream import Source
 
 DELIMITERS = ",;\t|"
+FOREIGN = {
+    b"PAR1": "a Parquet file", b"ISA*": "an X12 interchange", b"ISA|": "an X12 interchange",
+    b"PK\x03\x04": "a ZIP archive (a spreadsheet is one, too)", b"<?xml": "XML", b"%PDF": "a PDF",
+}  # fmt: skip
+"""What is sent by mistake, by its first bytes."""
 LISTED_MAX = 200
 
 
@@ -41,12 +46,25 @@ def decoded(source: Source) -> Iterator[str]:
 def begin(source: Source) -> tuple[str, Iterator[str]]:
     """The first block and the rest. Raises FileRefused for a file without any text, and for a JSON list."""
     blocks = decoded(source)
-    first = next(blocks, "")
+    try:
+        first = next(blocks, "")
+    except FileRefused as refused:
+        raise _of_kind(source) or refused from None
+    if (strange := _of_kind(source)) is not None:
+        raise strange
     if not first.strip():
         raise FileRefused(source.name, "the file is empty", "Send a header and rows, or JSON Lines.")
     if first.lstrip().startswith("["):
         raise FileRefused(source.name, "is one JSON list", "Send JSON Lines: one object per line.", line=1)
     return first, blocks
+
+
+def _of_kind(source: Source) -> FileRefused | None:
+    """A file of a kind that is not read here, told by its first bytes."""
+    kind = next((kind for head, kind in FOREIGN.items() if source.head.startswith(head)), None)
+    if kind is None:
+        return None
+    return FileRefused(source.name, f"is {kind}", "Send CSV or JSON Lines, gzip or not.")
 
 
 def is_json(first: str) -> bool:

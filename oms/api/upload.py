@@ -21,7 +21,8 @@ def source_of(request: Request[Any, Any, Any], *, name: str) -> Source:
     given = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if given and given not in TYPES:
         raise ClientException(
-            f"content-type {given} is not read here; send text/csv or application/x-ndjson, gzip or not",
+            f"content-type {given} is not read here: a feed is CSV (text/csv) or JSON Lines (application/x-ndjson), "
+            "gzip or not; Parquet and X12 846 are not read yet",
             status_code=415,
         )
     length = request.headers.get("content-length", "")

@@ -8,14 +8,14 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from oms import access
+from oms import access, worker
 from oms.app import create_app
 from oms.cache import Cache
 from oms.db import Database
 from oms.flows.ingest import apply
 from oms.settings import Settings
 from oms.settle import close_all
-from tests.feeding import NOW, at, baseline, check, on_hand, sale, say, stock
+from tests.feeding import NOW, at, baseline, check, on_hand, sale, say, staged, stock
 from tests.world import Net, bearer, make_key, set_stock, small_network
 
 AS_OF = "2026-11-23T09:00:00Z"
@@ -101,6 +101,38 @@ async def test_a_snapshot_is_sent_as_a_stream_and_comes_into_force_in_the_backgr
     assert (await on_hand(db, "A", "S1"), await on_hand(db, "B", "S1")) == (5, 2)
 
 
+async def test_a_snapshot_by_upload_wakes_the_worker_which_brings_it_into_force(
+    db: Database, http: httpx.AsyncClient, cache: Cache, settings: Settings, erp: dict[str, str]
+) -> None:
+    await baseline(db, "erp", "A,S1,5")
+    sent = await http.post(
+        "/v1/feeds/erp/baseline", params={"as_of": "2026-11-23T12:00:00Z"}, headers=erp,
+        content=b"sku,location,quantity\nA,S1,3\n",
+    )  # fmt: skip
+    assert (sent.json()["feed"]["state"], await on_hand(db, "A", "S1")) == ("staged", 5)
+    assert await cache.wait(["ingest"], 1) == "ingest"
+    await worker.sweep({"db": db, "cache": cache, "settings": settings})
+    [part] = (await http.get(f"/v1/feeds/{sent.json()['feed']['id']}", headers=erp)).json()["parts"]
+    assert (part["state"], part["in_force"], await on_hand(db, "A", "S1")) == ("applied", True, 3)
+
+
+async def test_a_feed_that_cannot_be_applied_does_not_hold_up_the_next(
+    db: Database, cache: Cache, settings: Settings, net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = await staged(db, "erp", "A,S1,5")
+    await staged(db, "erp", "A,S2,5", as_of=at(10))
+    really = apply.apply
+
+    async def fails_once(db: Database, *, feed_id: int, who: str) -> apply.Applied:
+        if feed_id == broken.feed_id:
+            raise ConnectionResetError
+        return await really(db, feed_id=feed_id, who=who)
+
+    monkeypatch.setattr(apply, "apply", fails_once)
+    await worker.sweep({"db": db, "cache": cache, "settings": settings})
+    assert (await on_hand(db, "A", "S1"), await on_hand(db, "A", "S2")) == (0, 5)
+
+
 async def test_a_dry_run_shows_what_would_change_and_changes_nothing(
     db: Database, http: httpx.AsyncClient, erp: dict[str, str]
 ) -> None:
@@ -165,6 +197,9 @@ async def test_a_content_type_that_is_not_read_is_told(http: httpx.AsyncClient, 
         headers={**erp, "content-type": "application/vnd.apache.parquet"},
     )  # fmt: skip
     assert sent.status_code == 415
+    assert all(
+        word in sent.text for word in ("text/csv", "application/x-ndjson", "gzip", "Parquet and X12 846 are not")
+    )
 
 
 async def test_a_snapshot_under_an_idempotency_key_is_taken_once(

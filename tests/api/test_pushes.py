@@ -20,13 +20,6 @@ NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-async def cache(redis_url: str) -> AsyncIterator[Cache]:
-    opened = await Cache.open(redis_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def http(db: Database, cache: Cache, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     await small_network(db)
     access.forget()

@@ -184,6 +184,9 @@ def test_a_bad_row_is_refused_with_line_field_and_reason_and_the_others_are_read
         (gzip.compress(b"sku,location,quantity\nA,L,1\n")[:-9], None, "the gzip ends in the middle"),
         (gzip.compress(b"sku,location,quantity\nA,L,1\n" * 50)[:-30] + b"x" * 30, None, "the gzip is damaged"),
         (b"sku,location,quantity\n" + b"A" * (17 << 20), None, "a line is longer than 16 MB"),
+        (b"PAR1\x15\x04\xff\x00", None, "is a Parquet file. Send CSV or JSON Lines"),
+        (b"ISA*00*          *00*~IEA*1~", None, "is an X12 interchange"),
+        (b"PK\x03\x04\x14\x00\xff", None, "is a ZIP archive"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_taken_as_a_whole_says_where_why_and_what_to_do(

@@ -1,7 +1,6 @@
 """What each channel may sell follows what happened, in the order in which it happened."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -17,14 +16,6 @@ from oms.flows.push.projector import Projected, project
 from tests.world import Net, set_stock, small_network
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def cache(redis_url: str) -> AsyncIterator[Cache]:
-    opened = await Cache.open(redis_url)
-    await opened._redis.flushdb()
-    yield opened
-    await opened.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

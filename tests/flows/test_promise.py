@@ -1,5 +1,4 @@
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
@@ -26,14 +25,6 @@ TODAY = NOW.date()
 @pytest.fixture
 async def net(db: Database) -> Net:
     return await small_network(db)
-
-
-@pytest.fixture
-async def cache(redis_url: str) -> AsyncIterator[Cache]:
-    cache = await Cache.open(redis_url)
-    await cache._redis.flushdb()
-    yield cache
-    await cache.close()
 
 
 async def reserve(db: Database, net: Net, sku: str, quantity: int, channel: str = "web", **more: Any) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -85,13 +85,6 @@ GONE = always(Refused("410 gone", is_content=False))
 
 def slow(seconds: float) -> Callable[[Push], Answer]:
     return always(SlowDown(seconds, "429"))
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def cache(redis_url: str) -> AsyncIterator[Cache]:
-    opened = await Cache.open(redis_url)
-    yield opened
-    await opened.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

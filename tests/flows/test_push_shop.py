@@ -79,13 +79,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def cache(redis_url: str) -> AsyncIterator[Cache]:
-    opened = await Cache.open(redis_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def net(db: Database, shop: RunningShop) -> Net:
     net = await small_network(db)
     await run(

@@ -76,6 +76,12 @@ drop_components = sql.run("drop_components")
 add_components = sql.run("add_components")
 mark_kits = sql.run("mark_kits")
 
+ANALYZE = {
+    name: sql.run(f"analyze_{name}")
+    for name in ("skus", "sku_aliases", "units", "kits", "locations", "location_aliases")
+}
+"""What the planner is told of a kind after many rows; never of a table that is empty, which it would believe for good."""
+ANALYZE_ROWS_MIN = 1000
 WRITE = {name: sql.run(f"write_{name}") for name in KINDS if name != "kits"}
 
 
@@ -133,6 +139,9 @@ async def load(
     created = sum(1 for key in changed if key not in before)
     if changed:
         await follow(db)
+        if len(changed) >= ANALYZE_ROWS_MIN and kind in ANALYZE:
+            async with db.connection() as tx:
+                await ANALYZE[kind](tx)
         if cache is not None:
             for name in ("project", "parked"):
                 await cache.wake(name)
