@@ -4,7 +4,7 @@ Every step is found by its rows: a morning that was killed is simply run again a
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,12 +21,12 @@ from connectors.feeds.stream import Source as Stream
 from connectors.feeds.tabular import Reader
 from oms.cache import Cache
 from oms.db import Database, Sql
-from oms.domain.order import NewOrder, OrderLine
 from oms.errors import Conflict, Refusal
 from oms.flows import broker, fulfill, schedule
 from oms.flows.ingest import acknowledge, apply, messages, movement_file, stage
 from oms.flows.order.capture import Tally, capture_from
 from oms.flows.order.parked import unpark_lines
+from oms.flows.order.said import read_orders
 from oms.flows.push.sender import Pushed, push_all
 from oms.settings import Settings
 
@@ -89,7 +89,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def needs_a_person(self) -> bool:
         """Whether something was left for a person."""
-        return bool(self.troubles or self.waits_long or any(f.trouble or f.parked or f.refused for f in self.feeds))
+        return bool(
+            self.troubles
+            or self.waits_long
+            or any(f.trouble or f.parked or f.refused for f in self.feeds)
+            or any(tally.refused for tally in self.captured.values())
+        )
 
 
 folders = sql.rows("folders", Folder)
@@ -199,6 +204,11 @@ async def take_feeds(
                 one = await take(db, source=code, delivery=delivery, who=who, now=clock(), progress=progress)
             except (FileRefused, Refusal) as refused:
                 one = Taken(source=code, name=delivery.path.name, kind=kind, trouble=str(refused))
+            except Exception as error:  # it stays in its folder, and hurts only itself
+                log.exception("a delivery cannot be taken", source=code, file=delivery.path.name)
+                one = Taken(
+                    source=code, name=delivery.path.name, kind=kind, trouble=f"failed: {type(error).__name__}: {error}"
+                )
             else:
                 set_aside(delivery)
             taken.append(msgspec.structs.replace(one, seconds=round(time.perf_counter() - began, 2)))
@@ -291,13 +301,17 @@ async def capture(
     for shop in found:
         until = clock()
         try:
-            orders, taken = await orders_of(shop, until=until)
-            if orders is None:
+            rows, taken = await orders_of(shop, until=until)
+            if rows is None:
                 continue
-            news = list(new_orders(orders, channel_id=shop.channel_id, at=until, who=f"{shop.code} by {who}"))
+            news, unreadable = read_orders(
+                rows, channel_id=shop.channel_id, code=shop.code, at=until, who=f"{shop.code} by {who}"
+            )
             if progress:
                 progress(shop.code, 0, len(news))
-            captured[shop.code] = await capture_from(db, channel_id=shop.channel_id, orders=news, until=until)
+            captured[shop.code] = await capture_from(
+                db, channel_id=shop.channel_id, orders=news, unreadable=unreadable, until=until
+            )
             for delivery in taken:
                 set_aside(delivery)
         except Exception as error:
@@ -306,7 +320,7 @@ async def capture(
     return captured
 
 
-async def orders_of(shop: Shop, *, until: datetime) -> tuple[list[dict[str, Any]] | None, list[Delivery]]:
+async def orders_of(shop: Shop, *, until: datetime) -> tuple[Sequence[bytes | dict[str, Any]] | None, list[Delivery]]:
     """What a channel has captured since the last time: from its orders_url, or its orders_folder; None has neither."""
     if shop.settings.get("orders_url"):
         channel = WebhookChannel.of(shop.settings)
@@ -316,18 +330,6 @@ async def orders_of(shop: Shop, *, until: datetime) -> tuple[list[dict[str, Any]
             await channel.close()
     if shop.settings.get("orders_folder"):
         ready = [d for d in deliveries(Path(shop.settings["orders_folder"]))[0] if d.kind == "orders"]
-        rows = [msgspec.json.decode(line) for d in ready for line in d.path.read_bytes().splitlines() if line.strip()]
+        rows = [line for d in ready for line in d.path.read_bytes().splitlines() if line.strip()]
         return rows, ready
     return None, []
-
-
-def new_orders(rows: list[dict[str, Any]], *, channel_id: int, at: datetime, who: str) -> Iterator[NewOrder]:
-    """Orders as a channel says them, as ours."""
-    for row in rows:
-        row = {k: v for k, v in row.items() if k != "channel"}
-        lines = tuple(
-            OrderLine(line=n["line"], sku=n["sku"], quantity=n["quantity"], price_cents=n.get("price"))
-            for n in row.pop("lines")
-        )
-        made = msgspec.convert(row | {"channel_id": channel_id, "at": at, "who": who, "lines": ()}, NewOrder)
-        yield msgspec.structs.replace(made, lines=lines)

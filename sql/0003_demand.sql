@@ -147,7 +147,6 @@ create table run (
   seed        int not null,
   asked_by    text not null,
   started_at  timestamptz not null default clock_timestamp(),
-  leased_until timestamptz not null,                 -- a run whose worker died is taken up again after it
   finished_at timestamptz,
   summary     jsonb not null default '{}'
 );

@@ -1,26 +1,39 @@
 -- name: begin_run
--- A run that starts; a lease says until when its worker is believed to live.
-insert into run (dry_run, policy, seconds_max, seed, asked_by, leased_until)
-values (:dry_run, :policy, :seconds, :seed, :who, clock_timestamp() + make_interval(secs => :lease_seconds))
+-- A run that starts.
+insert into run (dry_run, policy, seconds_max, seed, asked_by) values (:dry_run, :policy, :seconds, :seed, :who)
 returning run_id;
 
+-- name: hold_run
+-- Says that this session works on a run: true once, until the session ends, however it does.
+select pg_try_advisory_lock(7303, hashtext(:run_id::uuid::text));
+
+-- name: let_run
+-- The session works on a run no more.
+select pg_advisory_unlock(7303, hashtext(:run_id::uuid::text));
+
 -- name: unfinished_runs
--- Runs whose worker is gone: their lease has ended.
-select run_id, state from run
- where state in ('reading', 'planned') and not dry_run and leased_until < clock_timestamp() and run_id > :after
- order by run_id limit 10;
+-- Runs that are not done: some worker is at it, or it is gone.
+select run_id from run
+ where state in ('reading', 'planned') and not dry_run and run_id > :after order by run_id limit 10;
 
 -- name: take_run
--- Takes a run over; one whose worker lives, or that is done, is not given.
-update run set leased_until = clock_timestamp() + make_interval(secs => :lease_seconds)
- where run_id = :run_id and state in ('reading', 'planned') and (leased_until < clock_timestamp() or :mine::boolean)
-returning state, seconds_max, seed, policy, dry_run, asked_by;
+-- A run that is not done, until the end of this transaction nobody else's.
+select state, dry_run from run where run_id = :run_id and state in ('reading', 'planned') for update;
 
 -- name: open_orders
--- Orders with open lines that may be brokered: not held, their location on.
+-- Orders with open lines that may be brokered: not held, their location on. What of an order is allocated already
+-- counts for its split rule: nothing more of a single one goes from elsewhere, and packages that are made are made.
 select o.order_id::text, (o.ship_to ->> 'lat')::float8 as lat, (o.ship_to ->> 'lon')::float8 as lon, o.priority, o.split,
-       o.split_max, o.promise_days, o.pickup_location_id as location_id
+       greatest(1, o.split_max - cardinality(w.there)) as split_max, o.promise_days,
+       coalesce(o.pickup_location_id, case when o.split in ('single', 'keep_together')
+                                             or (o.split = 'max_packages' and o.split_max <= cardinality(w.there))
+                                           then w.there[1] end) as location_id
   from orders o
+  cross join lateral (select coalesce(array_agg(distinct f.location_id), '{}') as there
+                        from fulfillment f
+                       where f.order_id = o.order_id and f.state not in ('rejected', 'recalled')
+                         and exists (select from fulfillment_line n
+                                      where n.fulfillment_id = f.fulfillment_id and n.quantity > 0)) w
  where exists (select from order_line l where l.order_id = o.order_id and l.open > 0 and l.hold is null)
    and not exists (select from decision d join run r using (run_id)
                     where d.order_id = o.order_id and d.state = 'planned' and r.state = 'planned' and not r.dry_run
@@ -96,8 +109,7 @@ select :run_id, n.order_id, case when n.plan = '[]' then 'dropped' else 'planned
 -- name: planned
 -- The plan is complete.
 update run set state = 'planned', summary = :summary,
-       finished_at = case when dry_run then clock_timestamp() end,
-       leased_until = clock_timestamp() + make_interval(secs => :lease_seconds)
+       finished_at = case when dry_run then clock_timestamp() end
  where run_id = :run_id and state = 'reading'
 returning run_id;
 
@@ -106,9 +118,16 @@ returning run_id;
 select order_id, plan from decision where run_id = :run_id and state = 'planned' order by order_id limit :limit;
 
 -- name: take_orders
--- Takes the orders of a chunk.
-select o.order_id, o.split, o.split_max, o.channel_id from orders o where o.order_id = any(:orders::uuid[])
- order by o.order_id for update;
+-- Takes the orders of a chunk, with the locations that have work of them.
+select o.order_id, o.split, o.split_max, o.channel_id, w.there
+  from orders o
+  cross join lateral (select coalesce(array_agg(distinct f.location_id), '{}') as there
+                        from fulfillment f
+                       where f.order_id = o.order_id and f.state not in ('rejected', 'recalled')
+                         and exists (select from fulfillment_line n
+                                      where n.fulfillment_id = f.fulfillment_id and n.quantity > 0)) w
+ where o.order_id = any(:orders::uuid[])
+ order by o.order_id for update of o;
 
 -- name: take_decisions
 -- The decisions of a chunk that nobody has done meanwhile.

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -72,15 +73,22 @@ def named(url: str, database: str) -> str:
     return url.replace("/postgres?", f"/{database}?")
 
 
-@pytest.fixture
-async def database_url(servers: Running, template: str) -> AsyncIterator[str]:
-    """A fresh migrated database; dropped after the test."""
+@asynccontextmanager
+async def fresh_database(servers: Running, template: str) -> AsyncIterator[str]:
+    """The URL of a fresh migrated database, dropped at the end."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     connection = await asyncpg.connect(servers.database_url)
     await connection.execute(f"create database {name} template {template} strategy file_copy")
     yield named(servers.database_url, name)
     await connection.execute(f"drop database {name} with (force)")
     await connection.close()
+
+
+@pytest.fixture
+async def database_url(servers: Running, template: str) -> AsyncIterator[str]:
+    """A fresh migrated database; dropped after the test."""
+    async with fresh_database(servers, template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What may be written of a plan: lines that fit, and those that their order's split rule binds to them. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -22,18 +22,30 @@ class Fate(msgspec.Struct, frozen=True):
 
 
 def bind_split(
-    split: str, plan: Sequence[Planned], fates: Sequence[Fate], *, open_lines: Mapping[int, str]
+    split: str,
+    plan: Sequence[Planned],
+    fates: Sequence[Fate],
+    *,
+    open_lines: Mapping[int, str],
+    there: Collection[int] = (),
+    split_max: int | None = None,
 ) -> list[Planned]:
     """What stays of an order's plan when some of it does not fit.
 
     `open_lines` names every open line of the order (line id → the shop's line; a kit's parts share one). Parts of a
     line stay together; an order that goes complete or not at all, or keeps its lines together, falls as a whole.
+    `there` are the locations that have work of this order already: they count for its rule, `split_max` is its most.
     """
     refused = {f.line_id for f in fates if f.refused is not None}
     planned = {p.line_id for p in plan}
     if refused and split in ("complete", "keep_together"):
         return []
     if split == "complete" and open_lines.keys() - planned:
+        return []
+    places = {p.location_id for p in plan} | set(there)
+    if there and len(places) > {"single": 1, "keep_together": 1, "max_packages": split_max or 1}.get(
+        split, len(places)
+    ):
         return []
     lines_refused = {open_lines[n] for n in refused if n in open_lines}
     return [p for p in plan if p.line_id not in refused and open_lines.get(p.line_id) not in lines_refused]

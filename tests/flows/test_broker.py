@@ -67,7 +67,6 @@ async def test_a_dry_run_allocates_nothing_and_is_not_taken_up_later(db: Databas
     made = await captured(db, order(net, "N1", ("A", 2)))
     done = await run(db, dry_run=True)
     assert (done.state, done.dry_run, done.summary["assigned_lines"]) == ("planned", True, 1)
-    await change(db, "update run set leased_until = clock_timestamp() - interval '1 hour'")
     assert await broker.resume(db, who="test", now=NOW) == 0
     assert await lines(db, made) == [(2, 0)]
 
@@ -78,8 +77,9 @@ async def test_a_run_that_was_killed_after_its_plan_is_written_once_by_whoever_t
     await set_stock(db, sku="A", location="W1", quantity=50)
     ids = [await captured(db, order(net, f"N{n}", ("A", 2))) for n in range(5)]
     runs = [await planned(db, net, order_id, ("1", 2, "W1")) for order_id in ids]
-    assert await broker.resume(db, who="test", now=NOW) == 0  # their worker may still live
-    await change(db, "update run set leased_until = clock_timestamp() - interval '1 second'")
+    async with db.connection() as worker:  # as long as theirs lives, nobody takes them up
+        assert all([await broker.hold_run(worker, run_id=run_id) for run_id in runs])
+        assert await broker.resume(db, who="test", now=NOW) == 0
     await asyncio.gather(*(broker.resume(db, who=f"w{n}", now=NOW) for n in range(3)))
     await asyncio.gather(*(broker.apply(db, run_id=r, who="again", now=NOW) for r in runs))
     assert [await lines(db, i) for i in ids] == [[(0, 2)]] * 5
@@ -89,9 +89,7 @@ async def test_a_run_that_was_killed_after_its_plan_is_written_once_by_whoever_t
 
 async def test_a_run_that_was_killed_while_it_read_is_given_up(db: Database, net: Net) -> None:
     async with db.transaction() as tx:
-        run_id = await broker.begin_run(
-            tx, dry_run=False, policy=None, seconds=1.0, seed=0, who="test", lease_seconds=-1
-        )
+        run_id = await broker.begin_run(tx, dry_run=False, policy=None, seconds=1.0, seed=0, who="test")
     assert await broker.resume(db, who="test", now=NOW) == 1
     assert (await broker.read(db, run_id=run_id)).state == "failed"
     with pytest.raises(NotFound):
@@ -341,3 +339,28 @@ async def test_a_policy_weighs_the_costs_and_one_that_is_none_is_refused(db: Dat
     assert await lines(db, made) == [(1, 0)]
     await run(db)
     assert await lines(db, made) == [(0, 1)]
+
+
+async def test_what_a_run_left_of_an_order_goes_later_only_where_its_split_rule_lets_it(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=9)
+    await set_stock(db, sku="B", location="S1", quantity=9)
+    ids = {
+        split: await captured(db, order(net, split, ("A", 1), ("B", 1), ("C", 1), split=split, **more))
+        for split, more in (("free", {}), ("single", {}), ("max_packages", {"split_max": 1}), ("keep_together", {}))
+    }
+    await planned(db, net, ids["keep_together"], ("1", 1, "W1"))
+    await broker.resume(db, who="test", now=NOW)
+    for _ in range(3):
+        await run(db)
+    assert [len(await places(db, i)) for i in ids.values()] == [2, 1, 1, 1]
+    [there] = await places(db, ids["single"])
+    other = "W1" if there == "S1" else "S1"
+    late = await planned(db, net, ids["single"], ("3", 1, other))
+    await set_stock(db, sku="C", location=other, quantity=9)
+    await broker.resume(db, who="test", now=NOW)
+    assert await fate(db, late) == [("dropped", "its order's split rule")]
+    await set_stock(db, sku="C", location=other, quantity=0)
+    await set_stock(db, sku="C", location=there, quantity=9)
+    await run(db)
+    assert await places(db, ids["single"]) == [there]
+    assert sum(allocated for _, allocated in await lines(db, ids["single"])) == 2

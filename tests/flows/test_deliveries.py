@@ -128,3 +128,45 @@ async def test_the_same_snapshot_twice_at_once_is_taken_once(db: Database, net: 
     done = await asyncio.gather(*(baseline(db, "erp", "A,S1,5\nB,S1,5") for _ in range(4)))
     assert sorted(d.state for d in done) == ["same", "same", "same", "staged"]
     assert await ask(db, "select count(*) from baseline") == 1
+
+
+async def test_an_order_that_cannot_be_read_is_kept_whole_and_holds_up_no_other(
+    db: Database, net: Net, cache: Cache, tmp_path: Path
+) -> None:
+    good = {
+        "number": "7", "placed_at": NINE.isoformat(), "ship_to": {"postal_code": "10001"}, "method": "standard",
+        "lines": [{"line": "1", "sku": "A", "quantity": 1}],
+    }  # fmt: skip
+    bad = [
+        "{", "[1]", json.dumps(good | {"number": "8", "lines": [{"line": "1", "sku": "A", "quantity": "two"}]}),
+        json.dumps({k: v for k, v in good.items() if k != "placed_at"} | {"number": "9"}),
+    ]  # fmt: skip
+    folder = tmp_path / "orders"
+    folder.mkdir()
+    put(folder, "orders.jsonl", "\n".join([*bad, json.dumps(good)]))
+    await change(db, "update channel set settings = $1 where code = 'web'", {"orders_folder": str(folder)})
+    settings = Settings(database_url="", redis_url="", broker_seconds=1.0)
+    report = await morning.morning(db, cache, settings, who="test", clock=lambda: NOW)
+    assert (report.captured["web"].new, report.captured["web"].refused, report.needs_a_person) == (1, 4, True)
+    async with db.connection() as tx:
+        told = await tx.fetch("select subject, detail from exception where kind = 'order_refused' order by detail")
+    details = " ".join(row["detail"] for row in told)
+    assert len(told) == 4
+    assert all(
+        w in details for w in ("order '8' of web", "$[0].quantity", "order '9' of web", "`placed_at`", "on line 1")
+    )
+
+
+async def test_a_delivery_that_breaks_us_hurts_only_itself(
+    db: Database, net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, "baseline.csv", HEADER + "A,S1,5\n", as_of=NINE.isoformat())
+    put(tmp_path, "movements.csv", f"id,sku,location,kind,quantity,occurred_at\nm,A,S2,receipt,3,{NINE.isoformat()}\n")
+
+    async def breaks(*given: Any, **named: Any) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(stage, "receive", breaks)
+    first, second = await take(db)
+    assert first.trouble == "failed: ZeroDivisionError: of ours"
+    assert (path.exists(), second.trouble, second.outcomes) == (True, None, {"applied": 1})

@@ -505,6 +505,7 @@ async def test_a_slow_or_broken_channel_hurts_itself_only(
 
     monkeypatch.setattr(shops["web"], "push", hangs)
     monkeypatch.setattr(outbox, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(outbox, "ANSWER_SECONDS_MAX", 0.2)
     done = await push(db, cache, patience_seconds=0)
     assert shops["local"].stock == await ours(db, "local")
     assert (done["web"].unanswered, done["web"].waiting) == (1, 1)

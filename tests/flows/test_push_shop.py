@@ -143,11 +143,12 @@ async def test_a_shop_that_hangs_is_given_up_and_told_again(
     db: Database, net: Net, cache: Cache, shop: RunningShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(outbox, "ANSWER_SECONDS_MAX", 0.3)
     shop.process.send_signal(signal.SIGSTOP)
     done = await push(db, cache, patience_seconds=0)
     assert done.unanswered >= 1 and done.pushes == 0
     shop.process.send_signal(signal.SIGCONT)
-    monkeypatch.setattr(outbox, "LEASE_SECONDS", 60.0)
+    monkeypatch.setattr(outbox, "ANSWER_SECONDS_MAX", 30.0)
     await run(db, "update push set not_before = now()")
     await push(db, cache)
     assert await shop.stock() == await ours(db)

@@ -11,7 +11,7 @@ from oms.cache import Cache
 from oms.db import Database, Sql
 from oms.errors import NotFound
 from oms.flows.broker.allocate import apply, take_run
-from oms.flows.broker.planning import LEASE_SECONDS, Progress, plan, read_policy
+from oms.flows.broker.planning import Progress, plan, read_policy
 
 sql = Sql("broker")
 
@@ -44,7 +44,9 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 begin_run = sql.one("begin_run", UUID)
-unfinished_runs = sql.rows("unfinished_runs", tuple)
+hold_run = sql.one("hold_run", bool)
+let_run = sql.one("let_run", bool)
+unfinished_runs = sql.rows("unfinished_runs", UUID)
 fail_run = sql.run("fail_run")
 run_row = sql.maybe("run_row", Run)
 runs_page = sql.rows("runs_page", Run)
@@ -70,29 +72,29 @@ async def run(
     `policy` names one that is kept (the engine's own weights without it); raises NotFound, BadInput.
     """
     weights = await read_policy(db, code=policy)
-    async with db.transaction() as tx:
-        run_id = await begin_run(
-            tx, dry_run=dry_run, policy=policy, seconds=seconds, seed=seed, who=who, lease_seconds=LEASE_SECONDS
-        )
-    try:
-        await plan(
-            db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policy=weights, progress=progress
-        )
-    except Exception as error:
-        async with db.transaction() as tx:
-            await fail_run(tx, run_id=run_id, summary={"failed": f"{type(error).__name__}: {error}"})
-            await record.raise_exceptions(
-                tx,
-                [
-                    record.Trouble(
-                        kind="run_failed", subject=str(run_id), detail=f"Brokering run {run_id} failed: {error}"
-                    )
-                ],
-            )
-        raise
-    if not dry_run:
-        await apply(db, run_id=run_id, who=who, now=now, cache=cache, progress=progress)
+    async with db.connection() as session:  # its lock says that a worker is at the run, and ends with it
+        async with session.transaction():
+            run_id = await begin_run(session, dry_run=dry_run, policy=policy, seconds=seconds, seed=seed, who=who)
+            await hold_run(session, run_id=run_id)
+        try:
+            await plan(
+                db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policy=weights,
+                progress=progress,
+            )  # fmt: skip
+        except Exception as error:
+            await _failed(db, run_id=run_id, error=error)
+            raise
+        if not dry_run:
+            await apply(db, run_id=run_id, who=who, now=now, cache=cache, progress=progress)
+        await let_run(session, run_id=run_id)
     return await read(db, run_id=run_id)
+
+
+async def _failed(db: Database, *, run_id: UUID, error: Exception) -> None:
+    trouble = record.Trouble(kind="run_failed", subject=str(run_id), detail=f"Brokering run {run_id} failed: {error}")
+    async with db.transaction() as tx:
+        await fail_run(tx, run_id=run_id, summary={"failed": f"{type(error).__name__}: {error}"})
+        await record.raise_exceptions(tx, [trouble])
 
 
 async def resume(db: Database, *, who: str, now: datetime, cache: Cache | None = None) -> int:
@@ -100,14 +102,20 @@ async def resume(db: Database, *, who: str, now: datetime, cache: Cache | None =
     resumed = 0
     async with db.connection() as tx:
         runs = await unfinished_runs(tx, after=UUID(int=0))
-    for run_id, state in runs:
-        async with db.transaction() as tx:
-            taken = await take_run(tx, run_id=run_id, lease_seconds=LEASE_SECONDS, mine=False)
-            if taken is not None and state == "reading":
-                await fail_run(tx, run_id=run_id, summary={"failed": "its worker was lost before it had a plan"})
-        if taken is not None and state == "planned":
-            await apply(db, run_id=run_id, who=who, now=now, cache=cache)
-        resumed += taken is not None
+    for run_id in runs:
+        async with db.connection() as session:
+            if not await hold_run(session, run_id=run_id):
+                continue
+            async with session.transaction():
+                taken = await take_run(session, run_id=run_id)
+                if taken is not None and taken.state == "reading":
+                    await fail_run(
+                        session, run_id=run_id, summary={"failed": "its worker was lost before it had a plan"}
+                    )
+            if taken is not None and taken.state == "planned":
+                await apply(db, run_id=run_id, who=who, now=now, cache=cache)
+            await let_run(session, run_id=run_id)
+            resumed += taken is not None
     return resumed
 
 

@@ -12,7 +12,7 @@ from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain.allocation import Fate, Planned, bind_split
 from oms.domain.calendar import local_day
-from oms.flows.broker.planning import LEASE_SECONDS, Progress
+from oms.flows.broker.planning import Progress
 
 sql = Sql("broker")
 
@@ -22,14 +22,10 @@ NOT_AGAIN = timedelta(hours=1)
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A run that this worker has."""
+    """A run under its lock."""
 
     state: str
-    seconds_max: float
-    seed: int
-    policy: str | None
     dry_run: bool
-    asked_by: str
 
 
 class OpenLine(msgspec.Struct, frozen=True):
@@ -54,6 +50,7 @@ class TakenOrder(msgspec.Struct, frozen=True):
     split: str
     split_max: int | None
     channel_id: int
+    there: list[int]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -101,7 +98,7 @@ async def apply(
     done = 0
     while True:
         async with db.transaction() as tx:
-            taken = await take_run(tx, run_id=run_id, lease_seconds=LEASE_SECONDS, mine=True)
+            taken = await take_run(tx, run_id=run_id)
             if taken is None or taken.state != "planned" or taken.dry_run:
                 return
             chunk = await next_decisions(tx, run_id=run_id, limit=ORDERS_PER_CHUNK)
@@ -139,6 +136,8 @@ async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], 
             p.plan,
             fate,
             open_lines={n.line_id: f"{n.line}" for n in lines.values() if n.order_id == p.order_id and n.open > 0},
+            there=orders[p.order_id].there,
+            split_max=orders[p.order_id].split_max,
         )
         kept, more = _with_capacity(kept, lines, room, days, works, split=orders[p.order_id].split)
         for w in kept:
@@ -245,7 +244,7 @@ async def _conclude(
         kept, fate = fates[p.order_id]
         why = sorted({f.refused for f in fate if f.refused})
         states.append("applied" if len(kept) == len(p.plan) else "partly" if kept else "dropped")
-        results.append("; ".join(why) or None)
+        results.append("; ".join(why) or (None if len(kept) == len(p.plan) else "its order's split rule"))
         if kept:
             at = sorted({places[w.location_id].code for w in kept})
             steps.append(

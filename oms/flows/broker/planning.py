@@ -31,7 +31,6 @@ sql = Sql("broker")
 
 ORDERS_MAX = 200_000
 DECISIONS_AT_ONCE = 2000
-LEASE_SECONDS = 600
 COMPARED_ORDERS_MAX = 60_000
 Progress = Callable[[str, int, int | None], None]
 
@@ -99,7 +98,7 @@ async def plan(
                 whys=[{**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})} for d in some],
             )  # fmt: skip
         await record.raise_exceptions(tx, [_somewhere(o) for o in problem.orders if None in (o.lat, o.lon)])
-        await planned(tx, run_id=run_id, summary=summary, lease_seconds=LEASE_SECONDS)
+        await planned(tx, run_id=run_id, summary=summary)
 
 
 def _somewhere(order: Order) -> record.Trouble:

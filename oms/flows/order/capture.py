@@ -15,7 +15,7 @@ from oms.errors import BadInput, NotFound, Refusal
 from oms.flows.order.decide import Day, decide, local_day
 from oms.flows.order.troubles import Entered, StandingOrder, changed, is_nowhere, refused, troubles_of
 from oms.named import Place, Rule
-from oms.record import Step, keep, raise_exceptions
+from oms.record import Step, Trouble, keep, raise_exceptions
 from oms.settle import settle_batch
 
 sql = Sql("order")
@@ -267,14 +267,24 @@ def _uuid(text: str | None) -> UUID | None:
 
 
 async def capture_from(
-    db: Database, *, channel_id: int, orders: Iterable[NewOrder], until: datetime | None, chunk: int = CHUNK
+    db: Database,
+    *,
+    channel_id: int,
+    orders: Iterable[NewOrder],
+    until: datetime | None,
+    unreadable: Sequence[Trouble] = (),
+    chunk: int = CHUNK,
 ) -> Tally:
     """Captures the orders that a shop sold itself, in chunks; `captured_until` moves when all of them are committed.
 
-    An order that is refused does not hold up the rest: it is kept whole in an exception. Raises Busy where the
-    database stays away: then nothing is lost, the same file may come again.
+    An order that is refused, or was `unreadable`, does not hold up the rest: it is kept whole in an exception. Raises
+    Busy where the database stays away: then nothing is lost, the same file may come again.
     """
     counts = dict.fromkeys(("orders", "new", "known", "changed", "refused"), 0)
+    if unreadable:
+        counts["orders"] = counts["refused"] = len(unreadable)
+        async with db.transaction() as tx:
+            await raise_exceptions(tx, unreadable)
     for part in _chunks((msgspec.structs.replace(order, sold_there=True) for order in orders), chunk):
         answers = await settle_batch(db, capture_many, part)
         rejected = []

@@ -18,8 +18,10 @@ from oms.record import Step, Trouble, keep, raise_exceptions, settle_exceptions
 
 sql = Sql("push")
 
-LEASE_SECONDS = 60.0
-"""A push whose sender died is taken up again after this; longer than a connector waits for an answer."""
+LEASE_SECONDS = 30.0
+"""A push whose sender died is taken up again after this."""
+ANSWER_SECONDS_MAX = 20.0
+"""How long a connector may take for one push: well within the lease."""
 BACKOFF_SECONDS = 1.0
 BACKOFF_SECONDS_MAX = 3600.0
 """Attempts of a push are at most so far apart: the first bound doubles with each attempt, and chance takes a part of it."""

@@ -19,8 +19,8 @@ from oms.record import Trouble, raise_exceptions, settle_exceptions
 
 log = structlog.get_logger("oms.push")
 
-PATIENCE_SECONDS = 30.0
-"""How long `push_all` waits for pushes that a channel postponed."""
+PATIENCE_SECONDS = outbox.LEASE_SECONDS + 10.0
+"""How long `push_all` waits for pushes that a channel postponed, or whose sender may have died."""
 QUIET_SECONDS_MAX = 15.0
 """A lost wake-up is made good after this."""
 PAUSE_SECONDS_MIN = 0.02
@@ -66,7 +66,7 @@ async def send(
     if taken is None:
         return None
     push, items = taken
-    answer = await tell(connector, push, items, seconds_max=outbox.LEASE_SECONDS / 2)
+    answer = await tell(connector, push, items, seconds_max=outbox.ANSWER_SECONDS_MAX)
     match answer:
         case Delivered():
             await outbox.delivered(db, push, answer=answer.answer)
