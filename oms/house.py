@@ -13,7 +13,9 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
+import asyncpg
 import msgspec
 
 from oms import embedded, logs
@@ -46,7 +48,7 @@ async def opened(environ: Mapping[str, str]) -> AsyncIterator[House]:
     logs.configure(settings.log_level)
     running = await asyncio.to_thread(embedded.start, settings)
     try:
-        await migrate(running.database_url)
+        await up_to_date(running.database_url)
         db = await Database.open(running.database_url, connections_max=running.settings.database_connections_max)
         cache = await Cache.open(running.redis_url)
         try:
@@ -58,10 +60,22 @@ async def opened(environ: Mapping[str, str]) -> AsyncIterator[House]:
         await asyncio.to_thread(running.stop)
 
 
+async def up_to_date(url: str) -> list[str]:
+    """Brings the schema up to date; names what was applied. Raises CannotStart where the database cannot be used."""
+    try:
+        return await migrate(url)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        parts = urlsplit(url)
+        where = f"{parts.hostname or 'this machine'}:{parts.port or 5432}{parts.path}"
+        raise CannotStart(
+            f"The database at {where} cannot be used: {error or type(error).__name__}. Check that it runs, and OMS_DATABASE_URL."
+        ) from error
+
+
 def migrated(environ: Mapping[str, str]) -> list[str]:
     """Brings the schema up to date; names what was applied."""
     with embedded.start(Settings.read(environ)) as running:
-        return asyncio.run(migrate(running.database_url))
+        return asyncio.run(up_to_date(running.database_url))
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -78,7 +92,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def api(environ: Mapping[str, str]) -> None:
     """The API, until it is told to stop."""
     with embedded.start(Settings.read(environ)) as running:
-        asyncio.run(migrate(running.database_url))
+        asyncio.run(up_to_date(running.database_url))
         os.environ.update({k: v for k, v in environment(running.settings).items() if k.startswith("OMS_")})
         from granian import Granian
         from granian.constants import Interfaces
@@ -99,7 +113,7 @@ def worker(environ: Mapping[str, str]) -> None:
     settings = Settings.read(environ)
     logs.configure(settings.log_level)
     with embedded.start(settings) as running:
-        asyncio.run(migrate(running.database_url))
+        asyncio.run(up_to_date(running.database_url))
         _stop_with_parent()
 
         async def work() -> None:
@@ -217,7 +231,7 @@ def up(environ: Mapping[str, str], *, port: int | None, workers: int | None) -> 
     settings = Settings.read(environ)
     changes = {name: v for name, v in (("port", port), ("workers", workers)) if v is not None}
     with embedded.start(msgspec.structs.replace(settings, **changes)) as running:
-        asyncio.run(migrate(running.database_url))
+        asyncio.run(up_to_date(running.database_url))
         parts = Parts(running.settings)
         stop_on_signals()
         try:

@@ -55,22 +55,21 @@ async def expire(ctx: Context) -> int:
 
 
 async def sweep(ctx: Context) -> None:
-    """Whatever a lost wake-up or a killed worker left is found by its rows and taken up again."""
+    """Whatever a lost wake-up or a killed worker left is found by its rows and taken up again; what fails hurts itself."""
     db, cache, now = ctx["db"], ctx["cache"], clock()
-    unfinished = await apply.unfinished(db)
-    for left in unfinished:
-        # one that cannot be applied hurts itself only
+    for left in await apply.unfinished(db):
         await _safely(f"feed {left.feed_id}", apply.apply(db, feed_id=left.feed_id, who="oms"))
-    if unfinished:
-        await cache.wake("project")
-    await broker.resume(db, who="oms", now=now, cache=cache)
-    await follow_network(db)
-    acted = await messages.replay_parked(db, who="oms") + await unpark_lines(db)
-    relieved = await fulfill.relieve(db, who="oms", now=now, cache=cache)
-    if acted or relieved:
-        await cache.wake("project")
-    await govern.escalate(db, now=now)
-    await govern.announce_due(db, deliver=deliver, now=now, chance=random.random)
+    for what, work in (
+        ("runs", broker.resume(db, who="oms", now=now, cache=cache)),
+        ("network", follow_network(db)),
+        ("parked messages", messages.replay_parked(db, who="oms")),
+        ("parked lines", unpark_lines(db)),
+        ("relief", fulfill.relieve(db, who="oms", now=now, cache=cache)),
+        ("escalation", govern.escalate(db, now=now)),
+        ("announcements", govern.announce_due(db, deliver=deliver, now=now, chance=random.random)),
+    ):
+        await _safely(what, work)
+    await cache.wake("project")
 
 
 async def watch(ctx: Context) -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from oms import record
 from oms.db import Database, Sql
+from oms.flows.ingest.messages import teller
 
 sql = Sql("verify")
 
@@ -71,8 +72,9 @@ async def watch(db: Database) -> int:
 
 
 async def drift(db: Database, *, source: str, rows: Sequence[tuple[str, str, int]]) -> list[Drift]:
-    """Counted (sku, location, quantity) rows beside our stock, changing nothing."""
+    """Counted (sku, location, quantity) rows beside our stock, changing nothing. Raises NotFound for the source."""
     async with db.connection() as tx:
+        await teller(tx, source)
         return await counted(
             tx,
             source=source,
