@@ -1,6 +1,7 @@
 """Settings are read once from OMS_* variables; what cannot be understood is named with what is expected."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ from oms import embedded
 from oms import settings as door
 from oms.embedded import CannotStart
 from oms.settings import BadSetting, Settings
+
+PROJECT = Path(__file__).parent.parent
 
 
 def test_each_knob_has_a_default_and_a_meaning() -> None:
@@ -58,6 +61,12 @@ def test_a_bad_password_is_not_repeated_in_the_refusal() -> None:
 def test_a_misspelled_variable_is_refused_with_the_one_that_was_meant() -> None:
     with pytest.raises(BadSetting, match=r"OMS_DATABSE_URL.*OMS_DATABASE_URL"):
         Settings.read({"OMS_DATABSE_URL": "postgresql://db/oms"})
+
+
+def test_each_setting_is_used() -> None:
+    files = [path.read_text() for path in (PROJECT / "oms").rglob("*.py") if path.name != "settings.py"]
+    unused = [name for name in Settings.__struct_fields__ if not any(f"settings.{name}" in text for text in files)]
+    assert unused == []
 
 
 def test_passwords_are_not_shown() -> None:

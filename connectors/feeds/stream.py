@@ -13,10 +13,18 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Source:
-    """A stream of blocks with its name, size where known, what has been read of it so far, and how its text begins."""
+    """A stream of blocks with its name, size where known, what has been read of it so far, and how its text begins.
+
+    More than `bytes_max` (as it comes, packed or not) are refused by FileRefused.
+    """
 
     def __init__(
-        self, blocks: Iterable[bytes] | Path, *, name: str | None = None, bytes_total: int | None = None
+        self,
+        blocks: Iterable[bytes] | Path,
+        *,
+        name: str | None = None,
+        bytes_total: int | None = None,
+        bytes_max: int | None = None,
     ) -> None:
         if isinstance(blocks, Path):
             self.name = name or blocks.name
@@ -24,7 +32,7 @@ class Source:
             self._blocks: Iterable[bytes] = _file_blocks(blocks)
         else:
             self.name, self.bytes_total, self._blocks = name or "upload", bytes_total, blocks
-        self.bytes_read = 0
+        self.bytes_read, self._bytes_max = 0, bytes_max
         self.head = b""
         self._hash = hashlib.sha256()
 
@@ -37,6 +45,11 @@ class Source:
         for block in self._blocks:
             if block:
                 self.bytes_read += len(block)
+                if self._bytes_max is not None and max(self.bytes_read, self.bytes_total or 0) > self._bytes_max:
+                    raise FileRefused(
+                        self.name, f"is larger than {self._bytes_max:,} bytes",
+                        "Put it into the source's folder, or raise OMS_FEED_BYTES_MAX.",
+                    )  # fmt: skip
                 self._hash.update(block)
                 yield block
 

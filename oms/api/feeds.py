@@ -20,6 +20,7 @@ from oms.db import Database
 from oms.errors import BadInput, FeedRefused
 from oms.flows import govern
 from oms.flows.ingest import acknowledge, apply, holds, look, messages, stage
+from oms.settings import Settings
 
 SENDERS = frozenset({"integrator", "operator", "admin"})
 READERS = frozenset({"integrator", "planner", "operator", "approver", "admin"})
@@ -154,6 +155,7 @@ async def send_baseline(
     cache: Cache,
     actor: Actor,
     now: datetime,
+    settings: Settings,
     request: Request[Any, Any, Any],
     source: str,
     as_of: datetime,
@@ -168,7 +170,7 @@ async def send_baseline(
     marks = read_watermark(watermark)
     try:
         staged = await stage.receive(
-            db, source=source, reader=Reader(source_of(request, name=name)), name=name, as_of=as_of, scope=covers,
+            db, source=source, reader=Reader(source_of(request, name=name, bytes_max=settings.feed_bytes_max)), name=name, as_of=as_of, scope=covers,
             watermark=marks, who=actor.who, now=now, dry_run=dry_run,
         )  # fmt: skip
     except FileRefused as refused:

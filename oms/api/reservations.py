@@ -17,7 +17,8 @@ from oms.db import Database
 from oms.domain.order import LINES_MAX, QUANTITY_MAX, CartLine
 from oms.errors import Refusal
 from oms.flows import reserve
-from oms.flows.reserve import TTL_SECONDS, TTL_SECONDS_MAX, Cart, Granted, Key, Replayed, reserve_many
+from oms.flows.reserve import TTL_SECONDS_MAX, Cart, Granted, Key, Replayed, reserve_many
+from oms.settings import Settings
 from oms.settle import shared
 
 CHECKOUT = frozenset({"storefront", "associate", "operator", "admin"})
@@ -33,18 +34,18 @@ class LineBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CartBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to reserve; `location` makes it a pick-up there."""
+    """What to reserve, and how long (OMS_RESERVATION_TTL_SECONDS where not given); `location` makes it a pick-up there."""
 
     channel: str
     lines: Annotated[list[LineBody], msgspec.Meta(min_length=1, max_length=LINES_MAX)]
-    ttl_seconds: Seconds = TTL_SECONDS
+    ttl_seconds: Seconds | None = None
     location: str | None = None
 
 
 class ExtendBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much longer, from now."""
 
-    ttl_seconds: Seconds = TTL_SECONDS
+    ttl_seconds: Seconds | None = None
 
 
 class Extended(msgspec.Struct, frozen=True):
@@ -56,7 +57,7 @@ class Extended(msgspec.Struct, frozen=True):
 
 @post("/v1/reservations", opt={"roles": CHECKOUT, "idempotency": "own"}, tags=["checkout"])
 async def reserve_cart(
-    request: Request[Any, Any, Any], db: Database, cache: Cache, actor: Actor, data: CartBody
+    request: Request[Any, Any, Any], db: Database, cache: Cache, actor: Actor, settings: Settings, data: CartBody
 ) -> Response[Any]:
     """Reserves all lines or none; 409 says what was short. The same Idempotency-Key gets the first answer again."""
     channel_id = await channel_of(db, actor, data.channel)
@@ -69,7 +70,8 @@ async def reserve_cart(
         )
         key = Key(actor.key_id, text, digest, render)
     cart = Cart(
-        reservation_id=uuid4(), channel_id=channel_id, ttl_seconds=data.ttl_seconds, location=data.location, key=key,
+        reservation_id=uuid4(), channel_id=channel_id, ttl_seconds=data.ttl_seconds or settings.reservation_ttl_seconds,
+        location=data.location, key=key,
         lines=tuple(CartLine(line.sku, line.quantity) for line in data.lines),
     )  # fmt: skip
     queue = shared(db, reserve_many, after=partial(cache.wake, "project"))
@@ -97,11 +99,14 @@ async def release_cart(db: Database, cache: Cache, actor: Actor, reservation_id:
 
 
 @post("/v1/reservations/{reservation_id:uuid}/extend", status_code=200, opt={"roles": CHECKOUT}, tags=["checkout"])
-async def extend_cart(db: Database, actor: Actor, reservation_id: UUID, data: ExtendBody) -> Extended:
+async def extend_cart(
+    db: Database, actor: Actor, settings: Settings, reservation_id: UUID, data: ExtendBody
+) -> Extended:
     """A live reservation lasts at least this much longer from now; 404 when it has ended."""
     until = await reserve.extend(
-        db, reservation_id=reservation_id, ttl_seconds=data.ttl_seconds, channels=channels_seen(actor)
-    )
+        db, reservation_id=reservation_id, ttl_seconds=data.ttl_seconds or settings.reservation_ttl_seconds,
+        channels=channels_seen(actor),
+    )  # fmt: skip
     return Extended(reservation_id, until)
 
 

@@ -16,7 +16,7 @@ TYPES = frozenset({
 """Content types that are read: CSV or JSON Lines, seen from the first bytes, gzip too."""
 
 
-def source_of(request: Request[Any, Any, Any], *, name: str) -> Source:
+def source_of(request: Request[Any, Any, Any], *, name: str, bytes_max: int) -> Source:
     """The body as a source of blocks. Raises 415 for a content type that is not read here."""
     given = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if given and given not in TYPES:
@@ -28,7 +28,7 @@ def source_of(request: Request[Any, Any, Any], *, name: str) -> Source:
     length = request.headers.get("content-length", "")
     return Source(
         blocks_of(request.stream(), asyncio.get_running_loop()), name=name,
-        bytes_total=int(length) if length.isdigit() else None,
+        bytes_total=int(length) if length.isdigit() else None, bytes_max=bytes_max,
     )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from oms.settle import Again
 
 sql = Sql("reserve")
 
-TTL_SECONDS = 900
 TTL_SECONDS_MAX = 86_400
 DUE_MAX = 1_000
 """Reservations that one transaction expires, at most."""
@@ -44,7 +43,7 @@ class Cart(msgspec.Struct, frozen=True, kw_only=True):
     reservation_id: UUID
     channel_id: int
     lines: tuple[CartLine, ...]
-    ttl_seconds: int = TTL_SECONDS
+    ttl_seconds: int = 900
     location: str | None = None
     key: Key | None = None
 
