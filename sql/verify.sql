@@ -106,6 +106,10 @@ select 'order line' as what, o.number || ' line ' || n.line as subject,
 select (select count(*) from movement)::bigint as movements, (select count(*) from stock)::bigint as stock,
        (select count(*) from availability)::bigint as availability, (select count(*) from order_line)::bigint as lines;
 
+-- name: source_known
+-- A source by its code.
+select source_id from source where code = :code;
+
 -- name: counted
 -- A counted quantity beside ours.
 select s.code as sku, l.code as location, n.quantity as counted, coalesce(k.on_hand, 0) as on_hand

@@ -6,7 +6,7 @@ import msgspec
 
 from oms import record
 from oms.db import Database, Sql
-from oms.flows.ingest.messages import teller
+from oms.errors import NotFound
 
 sql = Sql("verify")
 
@@ -44,6 +44,7 @@ checks = tuple(
     sql.rows(name, Difference) for name in ("stock_differs", "availability_differs", "capacity_differs", "lines_differ")
 )
 counts = sql.one("counts", Counts)
+source_known = sql.maybe("source_known", int)
 counted = sql.rows("counted", Drift)
 
 
@@ -74,7 +75,8 @@ async def watch(db: Database) -> int:
 async def drift(db: Database, *, source: str, rows: Sequence[tuple[str, str, int]]) -> list[Drift]:
     """Counted (sku, location, quantity) rows beside our stock, changing nothing. Raises NotFound for the source."""
     async with db.connection() as tx:
-        await teller(tx, source)
+        if await source_known(tx, code=source) is None:
+            raise NotFound(f"There is no source {source!r}. Load it first: oms load sources FILE.")
         return await counted(
             tx,
             source=source,

@@ -1,0 +1,5 @@
+"""The named statements of sql/ledger.sql."""
+
+from oms.db import Sql
+
+sql = Sql("ledger")
