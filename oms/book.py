@@ -12,11 +12,11 @@ from uuid import UUID
 
 import msgspec
 
-from oms import ledger
+from oms import ledger, numbers
 from oms.db import Connection
 from oms.domain import atp
 from oms.domain.atp import Layout
-from oms.named import Rule
+from oms.domain.shape import Coming, Rule, shaped
 
 PROMISE_BROKEN = "another pool's promise would be broken"
 
@@ -45,6 +45,7 @@ class Book:
         self.rows, self.layouts, self.segments, self.stock = rows, layouts, segments, stock
         self._supply = {sku: list(row.supply) for sku, row in rows.items()}
         self._reserved = {sku: list(row.reserved) for sku, row in rows.items()}
+        self._coming: dict[int, list[Coming]] = {}
         self._taken: dict[tuple[int, int], int] = defaultdict(int)
         self._left = {key: s.on_hand - s.held - s.allocated - s.safety_stock for key, s in stock.items()}
         self._demand: dict[tuple[int, int, int | None], int] = defaultdict(int)
@@ -59,10 +60,21 @@ class Book:
         segments = {layout_id: await ledger.segments(tx, layout_id) for layout_id in layouts} if keys else {}
         return cls(rows, layouts, segments, stock)
 
+    async def expect(self, tx: Connection, rules: Iterable[Rule]) -> None:
+        """Reads what is expected of the skus, where one of these channels sells ahead of it."""
+        ahead = [rule for rule in rules if any(s.kind == "preorder" for s in rule.shapes)]
+        if ahead:
+            self._coming = await numbers.read_coming(tx, self.rows, today=ahead[0].at.date())
+
     def atp(self, sku_id: int, rule: Rule) -> int:
         """What the channel may still sell of a sku: the number that ATP shows."""
-        taken = int(self.rows[sku_id].taken.get(str(rule.channel_id), 0)) + self._taken[sku_id, rule.channel_id]
-        return atp.channel_atp(self.atp_pool(sku_id, rule.pool_id), buffer=rule.buffer, cap=rule.cap, taken=taken)
+        row = self.rows[sku_id]
+        taken = {int(c): units + self._taken[sku_id, int(c)] for c, units in row.taken.items()}
+        taken[rule.channel_id] = row.taken.get(str(rule.channel_id), 0) + self._taken[sku_id, rule.channel_id]
+        return shaped(
+            rule, self.layouts[row.layout_id], self._supply[sku_id], self._reserved[sku_id], sku_id=sku_id, taken=taken,
+            now=rule.at, coming=self._coming.get(sku_id, ()),
+        ).number  # fmt: skip
 
     def atp_pool(self, sku_id: int, pool_id: int) -> int:
         """What may be promised of a sku from a pool; 0 where the sku's layout does not know the pool yet."""

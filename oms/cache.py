@@ -3,16 +3,18 @@
 A projection is written only by who read PostgreSQL in this *epoch*: the epoch is a key that a flush takes with it.
 So nobody writes on an emptied Redis what it remembers from before, and among those of one epoch the version decides.
 
-    seen = await cache.get_atp("web", ["A", "B"])                 # one round trip
-    rows = ...                                                    # what is absent in seen.atp, read from PostgreSQL
-    await cache.put_atp(rows, epoch=seen.epoch, fills=True)
+    seen = await cache.get(["A", "B"])                            # one round trip
+    rows = ...                                                    # what is absent in seen.rows, read from PostgreSQL
+    await cache.put(rows, epoch=seen.epoch, fills=True)
+
+Beside the projections stand the version of the rules that shape numbers, and the moment up to which all that was
+committed is projected.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -22,28 +24,32 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from oms.domain.shape import Coming
+
 log = structlog.get_logger("oms.cache")
 Answer = TypeVar("Answer")
 
-ATP_SECONDS_MAX = 3600
+PROJECTION_SECONDS_MAX = 3600
 """Maximum age of a projection; then a reader fills it anew."""
 ANSWER_SECONDS_MAX = 2.0
 """Redis that does not answer within this counts as gone."""
 GONE_SECONDS = 1.0
 """How long a Redis that was found gone is not asked again."""
 ROWS_PER_CALL = 1_000
+HEAD = 3
+"""Keys that every round trip asks for."""
 KEYS_PER_CALL = 4_000
 """Keys that one round trip asks for, at most, beside a question that is longer by itself."""
 CONNECTIONS_MAX = 64
 
-_EPOCH = "atp:epoch"
+_EPOCH, _RULES, _UPTO = "epoch", "rules", "upto"
 
 _PUT = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local fills, age, written = ARGV[2] == '1', ARGV[3], 0
 for i = 2, #KEYS do
   local new, old = ARGV[i + 2], redis.call('GET', KEYS[i])
-  local gap = old and tonumber(string.match(new, '^%d+')) - tonumber(string.match(old, '^%d+'))
+  local gap = old and tonumber(string.match(new, '%d+')) - tonumber(string.match(old, '%d+'))
   if not old or gap > 0 or (gap == 0 and not fills) then
     redis.call('SET', KEYS[i], new, 'EX', age)
     written = written + 1
@@ -53,23 +59,46 @@ return written
 """
 
 
-class Atp(msgspec.Struct, frozen=True):
-    """What a channel may sell of a sku, as of a version of its availability; and when it next becomes more."""
+_RAISE = """
+local old = redis.call('GET', KEYS[1])
+if not old or tonumber(old) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+"""
 
-    channel: str
+
+class KitPart(msgspec.Struct, frozen=True, array_like=True):
+    """So many of a sku are in one kit."""
+
     sku: str
-    atp: int
+    quantity: int
+
+
+class Projection(msgspec.Struct, frozen=True, array_like=True):
+    """A sku's availability as of a version, and what is expected of it. A kit has `parts`, and no units of its own."""
+
     version: int
-    next_on: date | None = None
-    next_quantity: int = 0
-    written_at: datetime | None = None
+    sku_id: int
+    layout_id: int
+    supply: list[int]
+    reserved: list[int]
+    taken: dict[int, int] = {}
+    coming: list[Coming] = []
+    parts: list[KitPart] = []
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What Redis knows, by sku code; what is absent is filled under this epoch. No epoch: Redis is gone."""
+    """What Redis knows, by our sku code; what is absent is filled under this epoch. No epoch: Redis is gone.
+
+    `upto`: all that was committed up to this moment (in seconds since 1970) is in it, as far as is known.
+    """
 
     epoch: str | None
-    atp: dict[str, Atp]
+    rows: dict[str, Projection]
+    rules: int = 0
+    upto: float | None = None
+
+
+_decode = msgspec.json.Decoder(Projection).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class Cache:
@@ -80,6 +109,7 @@ class Cache:
         self._redis = _client(url, timeout=ANSWER_SECONDS_MAX)
         self._waiting = _client(url, timeout=None)
         self._put = self._redis.register_script(_PUT)
+        self._raise = self._redis.register_script(_RAISE)
         self._gone_until = 0.0
         self._is_gone = False
         self._asked: deque[tuple[list[str], asyncio.Future[Sequence[str | None] | None]]] = deque()
@@ -137,31 +167,41 @@ class Cache:
 
         return await self._ask(ask, default=None)
 
-    async def get_atp(self, channel: str, skus: Sequence[str]) -> Seen:
-        """The projections of these sku codes for a channel; empty where Redis is gone.
+    async def rules_are(self, version: int) -> None:
+        """The rules that shape numbers have this version; an older one never overwrites a newer one."""
+        await self._ask(partial(self._raise, keys=[_RULES], args=[version]), default=None)
+
+    async def projected_upto(self, moment: float) -> None:
+        """All that was committed up to this moment (in seconds since 1970) is projected."""
+        await self._ask(partial(self._redis.set, _UPTO, f"{moment:.3f}"), default=None)
+
+    async def get(self, skus: Sequence[str]) -> Seen:
+        """The projections of these sku codes; empty where Redis is gone.
 
         Those who ask while a round trip is on its way share the next one.
         """
         asked: asyncio.Future[Sequence[str | None] | None] = asyncio.get_running_loop().create_future()
-        self._asked.append(([_key(channel, sku) for sku in skus], asked))
+        self._asked.append(([_key(sku) for sku in skus], asked))
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_up(), name="atp")
         found = await asked
         if found is None:
             return Seen(None, {})
-        epoch, *texts = found
+        epoch, rules, upto, *texts = found
         if epoch is None:
-            return Seen(await self.epoch(), {})
+            epoch, texts = await self.epoch(), []
         return Seen(
             epoch,
-            {sku: _decode(channel, sku, text) for sku, text in zip(skus, texts, strict=True) if text is not None},
+            {sku: _decode(text) for sku, text in zip(skus, texts, strict=False) if text is not None},
+            int(rules or 0),
+            float(upto) if upto else None,
         )
 
     async def _look_up(self) -> None:
         """Answers all who have asked, many in one round trip, until nobody has."""
         while self._asked:
             batch: list[tuple[list[str], asyncio.Future[Sequence[str | None] | None]]] = []
-            keys = [_EPOCH]
+            keys = [_EPOCH, _RULES, _UPTO]
             while self._asked and (not batch or len(keys) + len(self._asked[0][0]) <= KEYS_PER_CALL):
                 some, asked = self._asked.popleft()
                 if not asked.done():
@@ -175,31 +215,31 @@ class Cache:
                         asked.set_exception(error)
                 self._asked.clear()
                 raise
-            first = 1
+            first = HEAD
             for some, asked in batch:
                 if not asked.done():
-                    asked.set_result(found and [found[0], *found[first : first + len(some)]])
+                    asked.set_result(found and [*found[:HEAD], *found[first : first + len(some)]])
                 first += len(some)
 
-    async def put_atp(self, rows: Sequence[Atp], *, epoch: str | None, fills: bool = False) -> int | None:
-        """Writes projections that were read in this epoch; gives how many, None where nothing could be.
+    async def put(self, rows: Mapping[str, Projection], *, epoch: str | None, fills: bool = False) -> int | None:
+        """Writes projections, by sku code, that were read in this epoch; gives how many, None where nothing could be.
 
-        An older version never overwrites a newer one; the same version does (a channel's rule changed), but not
+        An older version never overwrites a newer one; the same version does (a receipt is expected now), but not
         from a reader who `fills`.
         """
         if epoch is None:
             return None
         if not rows:
             return 0
-        written_at = int(time.time())
+        ordered = list(rows.items())
 
         async def put() -> int | None:
             pipe = self._redis.pipeline(transaction=False)
-            for start in range(0, len(rows), ROWS_PER_CALL):
-                part = rows[start : start + ROWS_PER_CALL]
+            for start in range(0, len(ordered), ROWS_PER_CALL):
+                part = ordered[start : start + ROWS_PER_CALL]
                 await self._put(
-                    keys=[_EPOCH, *(_key(row.channel, row.sku) for row in part)],
-                    args=[epoch, int(fills), ATP_SECONDS_MAX, *(_encode(row, written_at) for row in part)],
+                    keys=[_EPOCH, *(_key(sku) for sku, _ in part)],
+                    args=[epoch, int(fills), PROJECTION_SECONDS_MAX, *(_encode(row) for _, row in part)],
                     client=pipe,
                 )
             counts = await pipe.execute()
@@ -235,17 +275,5 @@ def _shown(url: str) -> str:
     return url.rsplit("@", 1)[-1]
 
 
-def _key(channel: str, sku: str) -> str:
-    return f"atp:{len(channel)}:{channel}:{sku}"
-
-
-def _encode(row: Atp, written_at: int) -> str:
-    return f"{row.version} {row.atp} {written_at} {row.next_on or '-'} {row.next_quantity}"
-
-
-def _decode(channel: str, sku: str, text: str) -> Atp:
-    version, atp, written_at, next_on, next_quantity = text.split(" ")
-    return Atp(
-        channel, sku, int(atp), int(version), None if next_on == "-" else date.fromisoformat(next_on),
-        int(next_quantity), datetime.fromtimestamp(int(written_at), UTC),
-    )  # fmt: skip
+def _key(sku: str) -> str:
+    return f"sku:{sku}"

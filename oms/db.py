@@ -12,7 +12,7 @@ import hashlib
 import re
 import types
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -155,11 +155,21 @@ def _maker(row: Any) -> Callable[[asyncpg.Record], Any]:
     return lambda record: record[0]
 
 
+_news: dict[Any, list[Any]] = {}
+
+
+def tell(tx: Connection, news: Iterable[Any]) -> None:
+    """Says something to the listeners of the transaction's door; they hear it when it is committed, or never."""
+    _news.setdefault(tx, []).extend(news)
+
+
 class Database:
     """A pool of connections to one PostgreSQL database."""
 
     def __init__(self, pool: asyncpg.Pool, url: str) -> None:
         self.pool, self.url = pool, url
+        self.listeners: list[Callable[[list[Any]], None]] = []
+        """Told what transactions of this door have said by `tell`, as soon as they are committed."""
 
     @classmethod
     async def open(cls, url: str, *, connections_max: int = 10) -> "Database":
@@ -186,8 +196,14 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A READ COMMITTED transaction; rolled back when the block raises."""
-        async with self.pool.acquire() as connection, connection.transaction():
-            yield connection
+        async with self.pool.acquire() as connection:
+            try:
+                async with connection.transaction():
+                    yield connection
+                for hear in self.listeners:
+                    hear(_news.get(connection, []))
+            finally:
+                _news.pop(connection, None)
 
 
 async def prepare_connection(connection: Connection) -> None:

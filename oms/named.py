@@ -1,24 +1,29 @@
 """What callers' codes mean: skus (our codes first, then the shop's own), kits as their parts, locations, channels' rules."""
 
 from collections.abc import Collection
+from datetime import datetime
 
 import msgspec
 
 from oms.db import Connection, Sql
 from oms.domain.order import Named, Part
+from oms.domain.shape import Rule, Shape
 
 sql = Sql("named")
 
 
-class Rule(msgspec.Struct, frozen=True):
-    """What shapes a channel's number: the pool that it sells from, units kept back, and its cap."""
-
-    channel_id: int
+class _Shape(msgspec.Struct, frozen=True):
     code: str
-    pool_id: int
-    buffer: int
-    cap: int | None
-    is_on: bool
+    kind: str
+    channel_id: int | None
+    sku_id: int | None
+    units: int | None
+    percent: float | None
+    days: int | None
+    priority: int
+    from_at: datetime | None
+    until_at: datetime | None
+    keeps_pool_id: int | None
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -44,6 +49,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 named = sql.rows("named", _Row)
 read_rules = sql.rows("rules", Rule)
+read_shapes = sql.rows("shapes", _Shape)
 read_places = sql.rows("places", Place)
 channel_named = sql.maybe("channel_named", int)
 
@@ -64,9 +70,27 @@ async def skus_of(tx: Connection, codes: Collection[tuple[int, str]]) -> dict[tu
     }
 
 
-async def rules_of(tx: Connection, channels: Collection[int]) -> dict[int, Rule]:
-    """The rules of these channels, by id."""
-    return {r.channel_id: r for r in await read_rules(tx, channels=sorted(channels))} if channels else {}
+async def rules_of(
+    tx: Connection, channels: Collection[int] | None, *, skus: Collection[int] | None = None
+) -> dict[int, Rule]:
+    """The rules of these channels (None: of all), by id; of those that speak of one sku, these skus' only."""
+    if channels is not None and not channels:
+        return {}
+    found = await read_rules(tx, channels=None if channels is None else sorted(channels))
+    rows = await read_shapes(tx, skus=None if skus is None else sorted(skus))
+    if not rows:
+        return {r.channel_id: r for r in found}
+    shapes = [
+        (Shape(**{name: getattr(row, name) for name in Shape.__struct_fields__}), row.keeps_pool_id) for row in rows
+    ]
+    keeps = tuple((shape, pool) for shape, pool in shapes if pool is not None)
+    return {
+        r.channel_id: msgspec.structs.replace(
+            r, keeps=keeps,
+            shapes=tuple(s for s, pool in shapes if pool is None and s.channel_id in (None, r.channel_id)),
+        )
+        for r in found
+    }  # fmt: skip
 
 
 async def places_of(tx: Connection, codes: Collection[str]) -> dict[str, Place]:
@@ -76,4 +100,4 @@ async def places_of(tx: Connection, codes: Collection[str]) -> dict[str, Place]:
 
 def capped(rules: Collection[Rule]) -> set[int]:
     """The channels whose taken units are counted."""
-    return {rule.channel_id for rule in rules if rule.cap is not None}
+    return {rule.channel_id for rule in rules if rule.counts}

@@ -25,6 +25,7 @@ from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
+from oms.flows.network import rules
 from oms.flows.order.parked import unpark_lines
 from oms.flows.push import outbox
 from oms.flows.push.sender import follow as follow_channel
@@ -62,6 +63,7 @@ async def sweep(ctx: Context) -> None:
     for what, work in (
         ("runs", broker.resume(db, who="oms", now=now, cache=cache)),
         ("network", follow_network(db)),
+        ("rules", rules.follow(db, now=now)),
         ("parked messages", messages.replay_parked(db, who="oms")),
         ("parked lines", unpark_lines(db)),
         ("relief", fulfill.relieve(db, who="oms", now=now, cache=cache)),
@@ -77,6 +79,7 @@ async def watch(ctx: Context) -> None:
     db, now, settings = ctx["db"], clock(), ctx["settings"]
     await messages.gaps(db, before=now - timedelta(seconds=settings.sequence_grace_seconds))
     await schedule.raise_stale(db, now=now)
+    await rules.share(db, ctx["cache"], now=now)
 
 
 async def verify(ctx: Context) -> int:

@@ -353,6 +353,75 @@ select s.source_id, r.reference, k.sku_id, l.location_id, r.kind, r.quantity, r.
 on conflict (source_id, reference, sku_id, location_id) do update
   set kind = excluded.kind, quantity = excluded.quantity, due_on = excluded.due_on;
 
+-- name: rules
+-- Rules that shape what channels may sell.
+select r.code, jsonb_build_object(
+         'code', r.code, 'kind', r.kind, 'channel', c.code, 'sku', k.code, 'units', r.units,
+         'percent', case when r.share_by is null then r.percent end, 'share_by', r.share_by, 'days', r.days,
+         'priority', r.priority, 'from_at', r.from_at, 'until_at', r.until_at, 'on', r.is_on) as body
+  from rule r left join channel c using (channel_id) left join sku k using (sku_id)
+ where (:codes::text[] is null or r.code = any(:codes)) and r.code > :after
+ order by r.code limit :limit::int;
+
+-- name: write_rules
+-- Makes or changes rules; one above the limits waits for a second person.
+insert into rule (code, kind, channel_id, sku_id, units, percent, share_by, days, priority, from_at, until_at, is_on,
+                  state, made_by)
+select r.code, r.kind, c.channel_id, k.sku_id, r.units, r.percent, r.share_by, r.days, r.priority, r.from_at,
+       r.until_at, r."on", r.state, r.made_by
+  from jsonb_to_recordset(:rows) as r(code text, kind text, channel text, sku text, units int,
+       percent double precision, share_by text, days int, priority int, from_at timestamptz, until_at timestamptz,
+       "on" boolean, state text, made_by text)
+  left join channel c on c.code = r.channel left join sku k on k.code = r.sku
+on conflict (code) do update
+  set kind = excluded.kind, channel_id = excluded.channel_id, sku_id = excluded.sku_id, units = excluded.units,
+      percent = excluded.percent, share_by = excluded.share_by, days = excluded.days, priority = excluded.priority,
+      from_at = excluded.from_at, until_at = excluded.until_at, is_on = excluded.is_on, state = excluded.state,
+      made_by = excluded.made_by, followed_at = null;
+
+-- name: share_rules
+-- Shares that are computed: by what a channel ordered of its pool in 28 days, its margin, or its rank in its pool.
+with sold as (
+  select o.channel_id, sum(n.quantity - n.cancelled)::float8 as demand,
+         sum((n.quantity - n.cancelled) * greatest(0, coalesce(n.price_cents, s.price_cents, 0)
+                                                      - coalesce(s.value_cents, 0)))::float8 as margin
+    from order_line n join orders o using (order_id) join sku s on s.sku_id = n.sku_id
+   where o.placed_at > :now::timestamptz - interval '28 days' group by o.channel_id
+), weighed as (
+  select r.rule_id, c.pool_id, r.share_by,
+         case r.share_by when 'demand' then coalesce(d.demand, 0) when 'margin' then coalesce(d.margin, 0)
+              else 1.0 / rank() over (partition by c.pool_id, r.share_by order by r.priority desc) end as weight
+    from rule r join channel c using (channel_id) left join sold d using (channel_id)
+   where r.share_by is not null and r.is_on
+), shared as (
+  select rule_id, case when sum(weight) over w > 0 then 100 * weight / sum(weight) over w
+                       else 100.0 / count(*) over w end as percent
+    from weighed window w as (partition by pool_id, share_by)
+)
+update rule r set percent = s.percent from shared s
+ where s.rule_id = r.rule_id and r.percent is distinct from s.percent;
+
+-- name: rules_at_edge
+-- Rules of numbers that began, ended or changed since what channels are told followed them; they are followed now.
+-- Their skus; 0 is all of them.
+with due as (
+  select rule_id, followed_at from rule
+   where followed_at is null or (from_at > followed_at and from_at <= :now::timestamptz)
+         or (until_at > followed_at and until_at <= :now::timestamptz)
+   for update skip locked
+)
+update rule r set followed_at = :now from due where r.rule_id = due.rule_id
+returning coalesce(r.sku_id, 0);
+
+-- name: touch_every_sku
+-- What channels are told of every sku is looked at again.
+insert into touched (sku_id) select sku_id from availability order by sku_id;
+
+-- name: approve_rule
+-- A rule that waited for a second person is in force.
+update rule set state = 'live', followed_at = null where code = :code and state = 'waiting' and made_by <> :who
+returning rule_id;
+
 -- name: policies
 -- Policies of brokering.
 select p.code, jsonb_build_object('code', p.code, 'body', p.body) as body
@@ -384,7 +453,8 @@ on conflict (url) do update set secrets = excluded.secrets, is_on = excluded.is_
 select 'location' as kind, code from location where code = any(:locations::text[])
 union all select 'pool', code from pool where code = any(:pools::text[])
 union all select 'source', code from source where code = any(:sources::text[]) and kind <> 'house'
-union all select 'sku', code from sku where code = any(:skus::text[]);
+union all select 'sku', code from sku where code = any(:skus::text[])
+union all select 'channel', code from channel where code = any(:channels::text[]);
 
 -- name: sku_ids
 -- Ids of skus by code.

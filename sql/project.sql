@@ -12,22 +12,22 @@ with oldest as (
 select sku_id, channel_id, coalesce(sum(sold), 0)::int as sold, count(*)::int as rows
   from taken group by sku_id, channel_id order by sku_id, channel_id;
 
--- name: kit_parts
--- The components of each kit that is among these skus, or has one of them.
-select k.kit_id, k.component_id, k.quantity
-  from kit k join sku s on s.sku_id = k.kit_id and s.is_kit
- where k.kit_id = any(:skus::int[]) or k.kit_id in (select kit_id from kit where component_id = any(:skus::int[]))
- order by k.kit_id, k.component_id;
+-- name: last_touched
+-- The last change that is committed and not projected; 0 where there is none.
+select coalesce(max(touched_id), 0) from touched;
 
--- name: rules
--- What shapes each channel's ATP; it does not change while this transaction writes by it.
-select channel_id, code, pool_id, buffer, cap from channel order by channel_id for share;
+-- name: touched_before
+-- Whether a change up to this one is still to be projected.
+select exists (select from touched where touched_id <= :last::bigint);
 
--- name: supplies
--- The availability rows of these skus.
-select a.sku_id, s.code, a.version, a.layout_id, a.supply, a.reserved, a.taken
-  from availability a join sku s using (sku_id)
- where a.sku_id = any(:skus::int[]) order by a.sku_id;
+-- name: kits_of
+-- The kits that have one of these skus.
+select distinct k.kit_id from kit k join sku s on s.sku_id = k.kit_id and s.is_kit
+ where k.component_id = any(:skus::int[]) order by k.kit_id;
+
+-- name: hold_rules
+-- What shapes numbers does not change while this transaction writes by it.
+select from channel order by channel_id for share;
 
 -- name: write_current
 -- What each channel may sell, by the version that it was computed from: an older one never overwrites a newer one.
@@ -66,14 +66,3 @@ select kind, subject, (payload ->> 'units')::int as units from exception
  where state = 'open'
    and (kind = 'pool_deficit' and subject = any(:codes::text[])
         or kind = 'negative_stock' and payload ->> 'sku' = any(:codes::text[]));
-
--- name: incoming_next
--- The next receipt of each sku at the locations of each channel's pool, from this day on: its date and its units.
-select distinct on (i.sku_id, p.pool_id) i.sku_id, p.pool_id, i.due_on,
-       sum(i.quantity) over (partition by i.sku_id, p.pool_id, i.due_on)::int as quantity
-  from incoming i
-  join pool_location p using (location_id)
-  join location l on l.location_id = i.location_id and l.is_on
- where i.sku_id = any(:skus::int[]) and i.quantity > 0 and i.due_on >= :today
-   and p.pool_id in (select pool_id from channel)
- order by i.sku_id, p.pool_id, i.due_on;

@@ -1,17 +1,3 @@
--- name: supplies
--- The availability rows of these skus as of now, without taking them.
-select a.sku_id, s.code, a.version, a.layout_id, a.supply, a.reserved, a.taken
-  from availability a join sku s using (sku_id) where a.sku_id = any(:skus::int[]);
-
--- name: incoming_next
--- The next receipt of each sku at the locations of a pool, from this day on: its date, and what comes on it.
-select distinct on (i.sku_id) i.sku_id, i.due_on, sum(i.quantity) over (partition by i.sku_id, i.due_on)::int as quantity
-  from incoming i
-  join pool_location p on p.location_id = i.location_id and p.pool_id = :pool_id
-  join location l on l.location_id = i.location_id and l.is_on
- where i.sku_id = any(:skus::int[]) and i.quantity > 0 and i.due_on >= :today
- order by i.sku_id, i.due_on;
-
 -- name: incoming_here
 -- The next receipt of each of these skus at each location, from this day on.
 select distinct on (sku_id, location_id) sku_id, location_id, due_on
@@ -33,3 +19,10 @@ select l.location_id, l.code, l.name, l.kind, l.is_on, l.lat, l.lon, g.segment,
 -- name: pool_codes
 -- The codes of these pools.
 select pool_id, code from pool where pool_id = any(:pools::int[]);
+
+-- name: cells
+-- What is available of these skus at these locations, where there is any.
+select k.sku_id, k.location_id, k.on_hand - k.held - k.allocated - k.safety_stock as available
+  from stock k join location l using (location_id)
+ where k.sku_id = any(:skus::int[]) and k.location_id = any(:locations::int[]) and l.is_on
+   and k.on_hand - k.held - k.allocated - k.safety_stock > 0;

@@ -1,21 +1,25 @@
 """What may be promised: `/v1/atp`, its explanation, and where it lies nearby."""
 
+import zlib
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from litestar import get, post
+from litestar import Request, Response, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import Parameter
 
 from oms.access import Actor
-from oms.api.scope import channel_of
-from oms.cache import Atp, Cache
+from oms.api.scope import channel_of, check_location
+from oms.cache import Cache
 from oms.db import Database
 from oms.errors import BadInput
 from oms.flows.promise.explain import Explained, explain
 from oms.flows.promise.nearby import LIMIT_MAX, Near, nearby, place_of
-from oms.flows.promise.read import SKUS_MAX, Found, atp
+from oms.flows.promise.places import at_locations
+from oms.flows.promise.read import CELLS_MAX, SKUS_MAX, Atp, Found, atp
 
+Answer = TypeVar("Answer")
 READ = frozenset({"storefront", "associate", "planner", "operator", "approver", "admin"})
 
 
@@ -36,18 +40,56 @@ class AtpItem(msgspec.Struct, frozen=True):
 
 
 class AtpAnswer(msgspec.Struct, frozen=True):
-    """Numbers in the order of the question; codes that nobody knows stand apart."""
+    """Numbers in the order of the question; codes that nobody knows stand apart.
+
+    All that was committed `age_seconds` ago, and earlier, is in them; `stale` where that is longer than it should be.
+    """
 
     channel: str
     items: list[AtpItem]
     unknown: list[str]
+    age_seconds: float = 0.0
+    stale: bool = False
+
+
+class ChannelItems(msgspec.Struct, frozen=True):
+    """One channel's numbers."""
+
+    channel: str
+    items: list[AtpItem]
+
+
+class ChannelsAnswer(msgspec.Struct, frozen=True):
+    """Numbers of several channels."""
+
+    channels: list[ChannelItems]
+    unknown: list[str]
+    age_seconds: float
+    stale: bool
+
+
+class LocationItems(msgspec.Struct, frozen=True):
+    """What may be promised at one location, by sku; what is not named has none there."""
+
+    location: str
+    items: dict[str, int]
+
+
+class LocationsAnswer(msgspec.Struct, frozen=True):
+    """What a pick-up would get, by location, as of now."""
+
+    channel: str
+    locations: list[LocationItems]
+    unknown: list[str]
 
 
 class AtpQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Many skus of one channel."""
+    """Many skus of one channel, or of several, or of one at several locations: up to 10,000 cells."""
 
-    channel: str
     skus: Annotated[list[str], msgspec.Meta(min_length=1, max_length=SKUS_MAX)]
+    channel: str | None = None
+    channels: Annotated[list[str], msgspec.Meta(min_length=1, max_length=CELLS_MAX)] | None = None
+    locations: Annotated[list[str], msgspec.Meta(min_length=1, max_length=CELLS_MAX)] | None = None
 
 
 class NearbyAnswer(msgspec.Struct, frozen=True):
@@ -56,33 +98,53 @@ class NearbyAnswer(msgspec.Struct, frozen=True):
     items: list[Near]
 
 
-@get("/v1/atp", opt={"roles": READ}, tags=["atp"])
+@get("/v1/atp", opt={"roles": READ}, tags=["atp"], responses={304: ResponseSpec(None, description="As you know it.")})
 async def atp_of(
     *,
+    request: Request[Any, Any, Any],
     db: Database,
     cache: Cache,
     actor: Actor,
     now: datetime,
     channel: str,
     sku: Annotated[list[str], Parameter(min_items=1, max_items=SKUS_MAX)],
-) -> AtpAnswer:
+) -> Response[AtpAnswer]:
     """What a channel may sell of one or more skus."""
-    channel_id = await channel_of(db, actor, channel)
-    return _answer(channel, await atp(db, cache, channel=channel, channel_id=channel_id, skus=sku, today=now.date()))
+    await channel_of(db, actor, channel)
+    return _tagged(request, _answer(channel, await atp(db, cache, channels=[channel], skus=sku, now=now)))
 
 
 @post("/v1/atp", status_code=200, opt={"roles": READ}, tags=["atp"])
-async def atp_of_many(db: Database, cache: Cache, actor: Actor, now: datetime, data: AtpQuestion) -> AtpAnswer:
-    """What a channel may sell of up to 1,000 skus."""
-    channel_id = await channel_of(db, actor, data.channel)
-    found = await atp(db, cache, channel=data.channel, channel_id=channel_id, skus=data.skus, today=now.date())
-    return _answer(data.channel, found)
+async def atp_of_many(
+    *, request: Request[Any, Any, Any], db: Database, cache: Cache, actor: Actor, now: datetime, data: AtpQuestion
+) -> Response[AtpAnswer | ChannelsAnswer | LocationsAnswer]:
+    """What a channel may sell of up to 1,000 skus; or several `channels`, or at `locations`, up to 10,000 cells."""
+    given = [data.channel] if data.channels is None and data.channel is not None else data.channels
+    if given is None or (data.channel is not None and data.channels is not None):
+        raise BadInput("channel: give a channel, or channels, and not both")
+    cells = len(data.skus) * max(len(given), len(data.locations or ()))
+    if cells > CELLS_MAX:
+        raise BadInput(f"skus: {cells:,} cells; at most {CELLS_MAX:,} are answered at once")
+    ids = [await channel_of(db, actor, code) for code in dict.fromkeys(given)]
+    if data.locations is not None:
+        if data.channel is None:
+            raise BadInput("locations: are asked for one channel; give it as channel")
+        for location in data.locations if actor.is_bound else ():
+            await check_location(db, actor, location)
+        found, unknown = await at_locations(db, channel_id=ids[0], skus=data.skus, locations=data.locations, now=now)
+        places = [LocationItems(code, items) for code, items in found.items()]
+        return _tagged(request, LocationsAnswer(data.channel, places, unknown))
+    told = await atp(db, cache, channels=list(dict.fromkeys(given)), skus=data.skus, now=now)
+    if data.channel is not None:
+        return _tagged(request, _answer(data.channel, told))
+    channels = [ChannelItems(code, [_item(row) for row in rows]) for code, rows in told.channels.items()]
+    return _tagged(request, ChannelsAnswer(channels, told.unknown, told.age_seconds, told.stale))
 
 
 @get("/v1/atp/{sku:str}/explain", opt={"roles": READ}, tags=["atp"])
-async def explain_atp(db: Database, actor: Actor, sku: str, channel: str) -> Explained:
+async def explain_atp(db: Database, actor: Actor, now: datetime, sku: str, channel: str) -> Explained:
     """The waterfall from on hand to the channel's number: its steps add up to it."""
-    return await explain(db, channel_id=await channel_of(db, actor, channel), sku=sku)
+    return await explain(db, channel_id=await channel_of(db, actor, channel), sku=sku, now=now)
 
 
 @get("/v1/atp/{sku:str}/nearby", opt={"roles": READ}, tags=["atp"])
@@ -109,12 +171,23 @@ async def atp_nearby(
 
 
 def _answer(channel: str, found: Found) -> AtpAnswer:
-    return AtpAnswer(channel, [_item(row) for row in found.items], found.unknown)
+    items = [_item(row) for row in found.channels[channel]]
+    return AtpAnswer(channel, items, found.unknown, found.age_seconds, found.stale)
 
 
 def _item(row: Atp) -> AtpItem:
-    coming = NextReceipt(row.next_on, row.next_quantity) if row.next_on else None
-    return AtpItem(row.sku, row.atp, row.version, coming)
+    return AtpItem(row.sku, row.atp, row.version, NextReceipt(*row.next) if row.next else None)
+
+
+def _tagged(request: Request[Any, Any, Any], answer: Answer) -> Response[Any]:
+    """The answer with a weak ETag, which does not speak of its age; 304 where the caller knows it."""
+    content = msgspec.json.encode(answer)
+    told = content if isinstance(answer, LocationsAnswer) else content[: content.rindex(b',"age_seconds"')]
+    tag = f'W/"{len(told):x}-{zlib.crc32(told):08x}{zlib.adler32(told):08x}"'
+    headers = {"etag": tag, "cache-control": "no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(None, status_code=304, headers=headers)
+    return Response(content, media_type="application/json", status_code=200, headers=headers)
 
 
 routes: list[Any] = [atp_of, atp_of_many, explain_atp, atp_nearby]

@@ -16,6 +16,7 @@ from oms.errors import Conflict
 from oms.flows import govern
 from oms.flows.govern import Exceptional
 from oms.flows.ingest import apply, messages
+from oms.flows.network import rules
 from oms.flows.push import outbox
 
 READERS = frozenset({"planner", "operator", "approver", "admin"})
@@ -111,6 +112,10 @@ async def approve(*, db: Database, cache: Cache, actor: Actor, now: datetime, ex
         acted = await govern.apply_reviewed(db, actor=actor, exception_id=exception_id, now=now)
         await cache.wake("project")
         return Approved(True, f"{acted} applied as an adjustment")
+    if found.kind == "rule_waiting":
+        await rules.approve(db, cache, code=found.subject, who=actor.who, now=now)
+        await cache.wake("project")
+        return Approved(True, "it is in force")
     raise Conflict(f"an exception of kind {found.kind} asks for no approval; it can be resolved")
 
 

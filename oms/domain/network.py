@@ -3,7 +3,7 @@
 A column that is not given (UNSET) keeps what is there, or the default of a new object.
 """
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -169,6 +169,29 @@ class Incoming(Row, frozen=True, kw_only=True):
     due_on: date
 
 
+class Rule(Row, frozen=True, kw_only=True):
+    """A rule that shapes what channels may sell; no channel or sku is all of them.
+
+    buffer: units or percent kept back from a channel. cap: units, or percent of its pool, that a channel may take since
+    the last baseline; or a share by demand, margin or rank, which is computed. limit: at most so many units, whatever
+    there is. preorder: sold ahead of receipts within days. protect: units kept for a channel from those of a lower
+    class (priority).
+    """
+
+    code: Code
+    kind: Literal["buffer", "cap", "limit", "preorder", "protect"] | UnsetType = UNSET
+    channel: Code | UnsetType | None = UNSET
+    sku: Code | UnsetType | None = UNSET
+    units: Annotated[int, Meta(ge=0, le=1_000_000_000)] | UnsetType | None = UNSET
+    percent: Annotated[float, Meta(ge=0, le=100)] | UnsetType | None = UNSET
+    share_by: Literal["demand", "margin", "rank"] | UnsetType | None = UNSET
+    days: Annotated[int, Meta(ge=0, le=3650)] | UnsetType | None = UNSET
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] | UnsetType = UNSET
+    from_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
+    until_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
+    on: bool | UnsetType = UNSET
+
+
 class Policy(Row, frozen=True, kw_only=True):
     """A policy of brokering."""
 
@@ -222,10 +245,47 @@ KINDS: dict[str, Kind] = {
              refers={"source": "source", "location": "location"}),
         Kind("incoming", "incoming", Incoming, key=("source", "reference", "sku", "location"),
              refers={"source": "source", "sku": "sku", "location": "location"}, defaults={"kind": "purchase"}),
+        Kind("rules", "rule", Rule, needs=("kind",), refers={"channel": "channel", "sku": "sku"},
+             defaults={"channel": None, "sku": None, "units": None, "percent": None, "share_by": None, "days": None, "priority": 0, "from_at": None,
+                       "until_at": None, "on": True}),
         Kind("policies", "policy", Policy),
         Kind("listeners", "listener", Listener, key=("url",), needs=("secrets",), defaults={"on": True}),
     )
 }  # fmt: skip
+
+
+RULE_UNITS_MAX = 10_000
+"""A rule of more units, or of a share of more than RULE_PERCENT_MAX, waits for a second person."""
+RULE_PERCENT_MAX = 50.0
+_RULE_SAYS = {
+    "buffer": ({"units"}, {"percent"}), "cap": ({"units"}, {"percent"}, {"share_by"}), "limit": ({"units"},),
+    "preorder": ({"days"},), "protect": ({"units"},),
+}  # fmt: skip
+
+
+def faults_of_rule(body: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with a rule as a whole, as (field, reason)."""
+    kind = body["kind"]
+    said = {name for name in ("units", "percent", "share_by", "days") if body.get(name) is not None}
+    if said not in _RULE_SAYS[kind]:
+        ways = " or ".join(" and ".join(sorted(way)) for way in _RULE_SAYS[kind])
+        return [("kind", f"{kind} says {ways}, and nothing else of units, percent, share_by and days")]
+    if body.get("channel") is None and (kind == "protect" or "share_by" in said):
+        return [("channel", f"{kind} names the channel that it is for")]
+    if body.get("sku") is not None and "share_by" in said:
+        return [("sku", "a share that is computed is of all skus")]
+    if body.get("from_at") and body.get("until_at") and _moment(body["from_at"]) >= _moment(body["until_at"]):
+        return [("until_at", "lies before from_at")]
+    return []
+
+
+def is_large(body: dict[str, Any]) -> bool:
+    """Whether one person may not decide it alone."""
+    return (body.get("units") or 0) > RULE_UNITS_MAX or (body.get("percent") or 0) > RULE_PERCENT_MAX
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def merged(kind: Kind, before: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from oms import named
 from oms.book import Book, Units, units_of
 from oms.db import Connection, Database, Sql
 from oms.domain.order import CartLine, Named, exploded, faults_of_lines, summed
+from oms.domain.shape import Rule
 from oms.errors import BadInput, Conflict, KeyReused, NotFound, OutOfStock, Refusal
-from oms.named import Place, Rule
+from oms.named import Place
 from oms.settle import Again
 
 sql = Sql("reserve")
@@ -127,6 +128,7 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
             keys |= {(sku, wish.location_id) for sku in wish.wanted}
     book = await Book.open(tx, skus=skus, keys=keys)
     book.give_back(freed)
+    await book.expect(tx, [wish.rule for wish in wishes.values()])
 
     grants: dict[int, _Grant] = {}
     for place, wish in wishes.items():

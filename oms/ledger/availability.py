@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from oms.db import Connection
+from oms.db import Connection, tell
 from oms.domain.atp import Layout
 from oms.ledger.statements import sql
 
@@ -129,6 +129,7 @@ async def write(
         reserved=["{" + ",".join(map(str, changes[s])) + "}" if s in changes else None for s in skus],
         taken=[{} if taken_anew and locked[s].taken else taken.get(s) for s in skus],
     )  # fmt: skip
+    tell(tx, rows)
     return {row.sku_id: row for row in rows}
 
 

@@ -343,6 +343,9 @@ async def test_a_new_code_of_a_source_wakes_what_was_parked(db: Database) -> Non
     class Woken:
         names: list[str] = []  # noqa: RUF012
 
+        async def rules_are(self, version: int) -> None:
+            """Nobody remembers any."""
+
         async def wake(self, name: str) -> None:
             self.names.append(name)
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from oms import ledger
+from oms import ledger, numbers
 from oms.cache import Cache
 from oms.db import Database
 from oms.domain import atp
+from oms.flows.promise import known
 from oms.flows.push import projector
 from oms.flows.push.projector import Projected, project
 from tests.world import Net, set_stock, small_network
@@ -45,8 +46,14 @@ async def currents(db: Database, channel: str = "web") -> dict[str, int]:
         )
 
 
-async def shown(cache: Cache, *skus: str, channel: str = "web") -> dict[str, int]:
-    return {sku: row.atp for sku, row in (await cache.get_atp(channel, skus)).atp.items()}
+async def shown(db: Database, cache: Cache, *skus: str, channel: str = "web") -> dict[str, int]:
+    async with db.connection() as connection:
+        rule = (await numbers.read_rules(connection)).channels[channel]
+    rows = (await cache.get(skus)).rows
+    found = list(rows)
+    rows |= (await cache.get([part.sku for row in rows.values() for part in row.parts])).rows
+    shelf = numbers.Shelf(rows, await known.layouts_of(db, {row.layout_id for row in rows.values()}))
+    return {sku: shelf.number(sku, rule, now=NOW) for sku in found}
 
 
 async def reserve(db: Database, net: Net, sku: str, pool: str, quantity: int) -> None:
@@ -74,8 +81,8 @@ async def test_each_channel_follows_its_pool_its_buffer_and_its_cap(db: Database
     await everything(db, cache)
     assert (await currents(db, "web"))["A"] == 4 + 3 - 2
     assert (await currents(db, "local"))["A"] == 3
-    assert await shown(cache, "A") == {"A": 5}
-    assert await shown(cache, "A", channel="local") == {"A": 3}
+    assert await shown(db, cache, "A") == {"A": 5}
+    assert await shown(db, cache, "A", channel="local") == {"A": 3}
 
 
 async def test_a_unit_that_two_pools_share_is_not_sold_twice(db: Database, net: Net, cache: Cache) -> None:
@@ -132,7 +139,7 @@ async def test_an_older_computation_never_overwrites_a_newer_one(
     may_go.set()
     assert (await slow).changed == 0
     assert (await currents(db))["A"] == 1
-    assert await shown(cache, "A") == {"A": 1}
+    assert await shown(db, cache, "A") == {"A": 1}
 
 
 async def test_a_projector_that_dies_loses_nothing(
@@ -144,7 +151,7 @@ async def test_a_projector_that_dies_loses_nothing(
         raise RuntimeError("killed before its commit")
 
     with monkeypatch.context() as killed:
-        killed.setattr(cache, "put_atp", dies)
+        killed.setattr(cache, "put", dies)
         with pytest.raises(RuntimeError):
             await project(db, cache, now=NOW)
     assert await currents(db) == {}
@@ -174,7 +181,7 @@ async def test_a_kit_is_worth_its_scarcest_component_and_follows_each(db: Databa
     await set_stock(db, sku="A", location="W1", quantity=1)
     await everything(db, cache)
     assert (await currents(db))["E"] == 1
-    assert await shown(cache, "E") == {"E": 1}
+    assert await shown(db, cache, "E") == {"E": 1}
 
 
 async def test_a_kits_version_never_falls_though_a_component_leaves_it(db: Database, net: Net, cache: Cache) -> None:
@@ -190,7 +197,7 @@ async def test_a_kits_version_never_falls_though_a_component_leaves_it(db: Datab
     await run(db, "delete from kit where component_id = $1", net.skus["B"])
     await everything(db, cache)
     assert (await currents(db))["E"] == 5
-    assert await shown(cache, "E") == {"E": 5}
+    assert await shown(db, cache, "E") == {"E": 5}
 
 
 async def test_a_changed_rule_of_a_channel_is_followed(db: Database, net: Net, cache: Cache) -> None:
@@ -199,7 +206,7 @@ async def test_a_changed_rule_of_a_channel_is_followed(db: Database, net: Net, c
     await run(db, "update channel set buffer = 4 where code = 'web'")
     await everything(db, cache)
     assert (await currents(db))["A"] == 1
-    assert await shown(cache, "A") == {"A": 1}
+    assert await shown(db, cache, "A") == {"A": 1}
 
 
 async def test_a_new_channel_is_given_every_sku(db: Database, net: Net, cache: Cache) -> None:
@@ -248,9 +255,12 @@ async def test_readers_see_the_next_receipt_at_the_pools_locations(db: Database,
         )  # fmt: skip
     await set_stock(db, sku="A", location="W1", quantity=1)
     await everything(db, cache)
-    web, local = [(await cache.get_atp(channel, ["A"])).atp["A"] for channel in ("web", "local")]
-    assert (web.next_on, web.next_quantity) == (date(2026, 11, 28), 8)
-    assert (local.next_on, local.next_quantity) == (date(2026, 11, 26), 20)
+    rows = (await cache.get(["A"])).rows
+    shelf = numbers.Shelf(rows, await known.layouts_of(db, {rows["A"].layout_id}))
+    async with db.connection() as connection:
+        rules = (await numbers.read_rules(connection)).channels
+    nexts = [shelf.next("A", rules[channel], today=NOW.date()) for channel in ("web", "local")]
+    assert nexts == [(date(2026, 11, 28), 8), (date(2026, 11, 26), 20)]
 
 
 async def test_many_projectors_at_once_end_with_the_truth(db: Database, net: Net, cache: Cache) -> None:
@@ -265,7 +275,7 @@ async def test_many_projectors_at_once_end_with_the_truth(db: Database, net: Net
     await asyncio.gather(*(change(sku) for sku in "ABCDE"), *(follow() for _ in range(3)))
     await everything(db, cache)
     assert await currents(db) == dict.fromkeys("ABCDE", 4)
-    assert await shown(cache, *"ABCDE") == dict.fromkeys("ABCDE", 4)
+    assert await shown(db, cache, *"ABCDE") == dict.fromkeys("ABCDE", 4)
     rows = await run(db, "select c.version, a.version from channel_stock c join availability a using (sku_id)")
     assert rows and all(a == b for a, b in rows)
 

@@ -1,4 +1,5 @@
 import random
+import time
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
@@ -11,15 +12,17 @@ from oms.db import Database
 from oms.domain.order import CartLine
 from oms.domain.places import distance_km
 from oms.errors import BadInput, NotFound, OutOfStock
+from oms.flows.network import load
 from oms.flows.promise.explain import Explained, explain
 from oms.flows.promise.nearby import nearby, place_of
-from oms.flows.promise.read import atp, read_atp
+from oms.flows.promise.places import at_locations
+from oms.flows.promise.read import Atp, atp
+from oms.flows.push.projector import project
 from oms.flows.reserve import Cart, Granted, reserve_many
 from oms.settle import settle_batch
 from tests.world import Net, set_stock, small_network
 
 NOW = datetime(2026, 11, 23, 15, tzinfo=UTC)
-TODAY = NOW.date()
 
 
 @pytest.fixture
@@ -34,9 +37,16 @@ async def reserve(db: Database, net: Net, sku: str, quantity: int, channel: str 
     return (await settle_batch(db, reserve_many, [wish]))[0]
 
 
+async def read(db: Database, sku: str, channel: str = "web") -> Atp:
+    """The number from PostgreSQL."""
+    gone = Cache("redis://127.0.0.1:1/0")
+    found = await atp(db, gone, channels=[channel], skus=[sku], now=NOW)
+    await gone.close()
+    return found.channels[channel][0]
+
+
 async def number(db: Database, net: Net, sku: str, channel: str = "web") -> int:
-    async with db.connection() as connection:
-        return (await read_atp(connection, channel_id=net.channels[channel], skus=[sku], today=TODAY))[sku].atp
+    return (await read(db, sku, channel)).atp
 
 
 async def expect(db: Database, net: Net, sku: str, location: str, quantity: int, *, on: date) -> None:
@@ -63,24 +73,74 @@ async def test_a_reservation_is_decided_by_the_same_number_that_atp_shows(db: Da
     assert await number(db, net, "A", "web") + await number(db, net, "A", "local") == 0
 
 
-async def test_atp_is_read_from_redis_and_filled_where_it_has_nothing(db: Database, net: Net, cache: Cache) -> None:
+async def test_atp_is_read_from_redis_and_filled_where_it_has_nothing(
+    db: Database, net: Net, cache: Cache, database_url: str
+) -> None:
     await set_stock(db, sku="A", location="W1", quantity=5)
-    ask = {"channel": "web", "channel_id": net.channels["web"], "today": TODAY}
-    found = await atp(db, cache, skus=["A", "nope", "B", "A"], **ask)
-    assert [(row.sku, row.atp) for row in found.items] == [("A", 5), ("B", 0)]
-    assert found.unknown == ["nope"]
-    await set_stock(db, sku="A", location="W1", quantity=3)
-    assert (await atp(db, cache, skus=["A"], **ask)).items[0].atp == 5, "nobody projected yet"
+
+    async def ask(*skus: str, channel: str = "web") -> list[tuple[str, int]]:
+        found = await atp(db, cache, channels=[channel], skus=skus, now=NOW)
+        return [(row.sku, row.atp) for row in found.channels[channel]]
+
+    assert await ask("A", "nope", "B", "A") == [("A", 5), ("B", 0)]
+    assert (await atp(db, cache, channels=["web"], skus=["nope"], now=NOW)).unknown == ["nope"]
+    another = await Database.open(database_url)
+    await set_stock(another, sku="A", location="W1", quantity=3)
+    await another.close()
+    assert await ask("A") == [("A", 5)], "another process wrote, and nobody projected yet"
     await cache._redis.flushdb()
-    assert (await atp(db, cache, skus=["A"], **ask)).items[0].atp == 3
+    assert await ask("A") == [("A", 3)]
+    await set_stock(db, sku="A", location="W1", quantity=2)
+    assert await ask("A") == [("A", 2)], "who writes here reads here what was written"
+    assert await ask("A", channel="local") == [("A", 0)]
+    with pytest.raises(NotFound):
+        await ask("A", channel="nowhere")
+
+
+async def test_the_age_of_an_answer_is_that_of_the_projection(
+    db: Database, net: Net, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=5)
+    while (await project(db, cache, now=NOW)).rows:
+        pass
+    found = await atp(db, cache, channels=["web"], skus=["A"], now=NOW)
+    assert (found.age_seconds < 5, found.stale) == (True, False)
+    await cache.projected_upto(time.time() - 60)
+    found = await atp(db, cache, channels=["web"], skus=["A"], now=NOW)
+    assert (found.age_seconds >= 60, found.stale) == (True, True)
+    found = await atp(db, cache, channels=["web"], skus=["A", "B", "nope"], now=NOW)
+    assert found.unknown == ["nope"]
+
+
+async def test_a_channels_rules_are_in_force_the_moment_they_change(db: Database, net: Net, cache: Cache) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=5)
+
+    async def ask() -> int:
+        return (await atp(db, cache, channels=["web"], skus=["A"], now=NOW)).channels["web"][0].atp
+
+    while (await project(db, cache, now=NOW)).rows:
+        pass
+    assert await ask() == 5
+    for buffer in (2, 4, 0):
+        await load(db, kind="channels", rows=[{"code": "web", "buffer": buffer}], who="me", now=NOW, cache=cache)
+        assert await ask() == 5 - buffer
 
 
 async def test_atp_is_right_without_redis(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="W1", quantity=5)
-    gone = Cache("redis://127.0.0.1:1/0")
-    found = await atp(db, gone, channel="web", channel_id=net.channels["web"], skus=["A"], today=TODAY)
-    assert found.items[0].atp == 5
-    await gone.close()
+    assert await number(db, net, "A") == 5
+
+
+async def test_what_a_pickup_would_get_is_told_for_many_locations_at_once(db: Database, net: Net) -> None:
+    for sku, location, units in (("A", "W1", 3), ("A", "S1", 4), ("A", "S2", 2), ("B", "S1", 1)):
+        await set_stock(db, sku=sku, location=location, quantity=units)
+    assert isinstance(await reserve(db, net, "A", 5, "local"), Granted)
+    found, unknown = await at_locations(
+        db, channel_id=net.channels["web"], skus=["A", "B", "nope", "C"], locations=["S1", "W1", "S2"], now=NOW
+    )
+    assert (found, unknown) == ({"S1": {"A": 1, "B": 1}, "W1": {"A": 3}, "S2": {}}, ["nope"])
+    with pytest.raises(NotFound, match="nowhere"):
+        await at_locations(db, channel_id=net.channels["web"], skus=["A"], locations=["nowhere"], now=NOW)
 
 
 async def test_next_is_the_first_receipt_of_the_channels_pool_that_is_not_overdue(db: Database, net: Net) -> None:
@@ -88,11 +148,8 @@ async def test_next_is_the_first_receipt_of_the_channels_pool_that_is_not_overdu
     await expect(db, net, "A", "S1", 3, on=date(2026, 11, 30))
     await expect(db, net, "A", "W1", 9, on=date(2026, 11, 20))
     await expect(db, net, "A", "S2", 5, on=date(2026, 11, 25))
-    async with db.connection() as connection:
-        web = (await read_atp(connection, channel_id=net.channels["web"], skus=["A"], today=TODAY))["A"]
-        none = (await read_atp(connection, channel_id=net.channels["web"], skus=["B"], today=TODAY))["B"]
-    assert (web.next_on, web.next_quantity) == (date(2026, 11, 30), 7)
-    assert none.next_on is None
+    web, none = (await read(db, "A")).next, (await read(db, "B")).next
+    assert (web, none) == ((date(2026, 11, 30), 7), None)
 
 
 async def test_a_kit_is_what_its_scarcest_part_allows_and_follows_every_part(db: Database, net: Net) -> None:
@@ -101,14 +158,12 @@ async def test_a_kit_is_what_its_scarcest_part_allows_and_follows_every_part(db:
         await tx.execute("insert into kit values ($1, $2, 2), ($1, $3, 1)", kit_id, net.skus["A"], net.skus["B"])
     await set_stock(db, sku="A", location="W1", quantity=7)
     await set_stock(db, sku="B", location="S1", quantity=9)
-    async with db.connection() as connection:
-        before = (await read_atp(connection, channel_id=net.channels["web"], skus=["K"], today=TODAY))["K"]
+    before = await read(db, "K")
     await set_stock(db, sku="B", location="S1", quantity=1)
-    async with db.connection() as connection:
-        after = (await read_atp(connection, channel_id=net.channels["web"], skus=["K"], today=TODAY))["K"]
+    after = await read(db, "K")
     assert (before.atp, after.atp) == (3, 1)
     assert after.version > before.version
-    explained = await explain(db, channel_id=net.channels["web"], sku="K")
+    explained = await explain(db, channel_id=net.channels["web"], sku="K", now=NOW)
     assert explained.atp == 1
     assert [(part.sku, part.per_kit, part.atp) for part in explained.parts] == [("A", 2, 7), ("B", 1, 1)]
 
@@ -140,7 +195,7 @@ async def test_an_explanation_adds_up_whatever_the_world_is(db: Database, net: N
             ids = list(net.skus.values())
             await ledger.write(tx, await ledger.lock(tx, ids), resum=ids)
         for channel in ("web", "local"):
-            explained = await explain(db, channel_id=net.channels[channel], sku=sku)
+            explained = await explain(db, channel_id=net.channels[channel], sku=sku, now=NOW)
             adds_up(explained)
             assert explained.atp == await number(db, net, sku, channel)
             names = {step.step for step in explained.steps}
@@ -154,7 +209,7 @@ async def test_an_explanation_names_the_pools_that_bind(db: Database, net: Net) 
     for location, quantity in (("W1", 1), ("S1", 2), ("S2", 3)):
         await set_stock(db, sku="A", location=location, quantity=quantity)
     assert isinstance(await reserve(db, net, "A", 4, "local"), Granted)
-    explained = await explain(db, channel_id=net.channels["web"], sku="A")
+    explained = await explain(db, channel_id=net.channels["web"], sku="A", now=NOW)
     assert [(step.step, step.units, step.pool) for step in explained.steps] == [
         ("on_hand", 3, None),
         ("shared_pools", 3, None),
@@ -166,7 +221,7 @@ async def test_an_explanation_names_the_pools_that_bind(db: Database, net: Net) 
     ]
     assert [(place.location, place.available) for place in explained.locations] == [("S1", 2), ("W1", 1)]
     with pytest.raises(NotFound):
-        await explain(db, channel_id=net.channels["web"], sku="nope")
+        await explain(db, channel_id=net.channels["web"], sku="nope", now=NOW)
 
 
 async def test_nearby_lists_what_a_pickup_would_get_nearest_first(db: Database, net: Net) -> None:

@@ -14,6 +14,7 @@ from oms.domain.atp import POOLS_MAX
 from oms.domain.network import KINDS, Kind
 from oms.domain.rows import Given, RefusedRow, read_rows
 from oms.errors import BadInput
+from oms.flows.network import rules
 from oms.flows.network.follow import follow, renumber
 from oms.flows.network.look import READ
 from oms.record import Step, Trouble, keep, raise_exceptions
@@ -129,20 +130,27 @@ async def load(
             RefusedRow(row.row, "", f"{network.MASK} stands for a secret that is kept, and there is none")
             for row in given if network.has_mask(after[row.key])
         ]  # fmt: skip
+        if kind == "rules":
+            refused += [
+                RefusedRow(row.row, *fault) for row in given for fault in network.faults_of_rule(after[row.key])
+            ]
         if refused:
             return Loaded(kind, 0, 0, 0, refused)
         changed = {key: body for key, body in after.items() if before.get(key) != body}
         if changed:
-            taken = await write(tx, kind, changed)
+            taken = await write(tx, kind, changed, who=who)
             await keep(tx, who=who, steps=steps_of(described, before, changed, taken))
             await consequences(tx, kind, before, changed, who)
     created = sum(1 for key in changed if key not in before)
     if changed:
         await follow(db)
+        if kind == "rules":
+            await rules.follow(db, now=now)
         if len(changed) >= ANALYZE_ROWS_MIN and kind in ANALYZE:
             async with db.connection() as tx:
                 await ANALYZE[kind](tx)
         if cache is not None:
+            await rules.publish(db, cache)
             for name in ("project", "parked"):
                 await cache.wake(name)
     return Loaded(kind, created, len(changed) - created, len(given) - len(changed))
@@ -162,20 +170,24 @@ async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given])
     """The rows that name a location, pool, source or sku that does not exist."""
     named: list[tuple[int, str, str, str]] = []
     for row in given:
-        named += [(row.row, field, of, row.body[field]) for field, of in kind.refers.items() if field in row.body]
+        named += [
+            (row.row, field, of, row.body[field])
+            for field, of in kind.refers.items()
+            if row.body.get(field) is not None
+        ]
         named += [(row.row, "locations", "location", code) for code in row.body.get("locations", [])]
         named += [
             (row.row, "owns", "location", code) for part in row.body.get("owns", []) for code in part["locations"]
         ]
         named += [(row.row, "component", "sku", part["component"]) for part in row.body.get("components", [])]
-    wanted: dict[str, set[str]] = {name: set() for name in ("location", "pool", "source", "sku")}
+    wanted: dict[str, set[str]] = {name: set() for name in ("location", "pool", "source", "sku", "channel")}
     for _, _, of, code in named:
         wanted[of].add(code)
     exist = {
         (found.kind, found.code)
         for found in await known(
             tx, locations=sorted(wanted["location"]), pools=sorted(wanted["pool"]), sources=sorted(wanted["source"]),
-            skus=sorted(wanted["sku"]),
+            skus=sorted(wanted["sku"]), channels=sorted(wanted["channel"]),
         )
     }  # fmt: skip
     return [RefusedRow(row, field, f"no {of} has the code {code!r}") for row, field, of, code in named
@@ -215,9 +227,11 @@ async def refused_by_kind(tx: Connection, kind: str, given: Sequence[Given]) -> 
     return []
 
 
-async def write(tx: Connection, kind: str, changed: dict[tuple[str, ...], dict[str, Any]]) -> list[_Taken]:
+async def write(tx: Connection, kind: str, changed: dict[tuple[str, ...], dict[str, Any]], *, who: str) -> list[_Taken]:
     """Writes objects as they are to be; says which facts a source took over from another."""
     rows = [changed[key] for key in sorted(changed)]
+    if kind == "rules":
+        rows = [row | {"made_by": who, "state": "waiting" if network.is_large(row) else "live"} for row in rows]
     if kind != "kits":
         await WRITE[kind](tx, rows=rows)
     if kind == "pools":
@@ -286,9 +300,18 @@ async def consequences(
         skus = {key[0] for key in changed if key not in before}
     if skus:
         await ledger.touch(tx, await sku_ids(tx, codes=sorted(skus)))
+    if kind == "rules":
+        await raise_exceptions(tx, [_waiting(body, who) for body in changed.values() if network.is_large(body)])
     if kind in ("skus", "sku_aliases"):
         codes = {body.get("sku") or body["code"] for body in changed.values()}
         await flag_doubles(tx, codes=sorted(codes))
+
+
+def _waiting(body: dict[str, Any], who: str) -> Trouble:
+    return Trouble(
+        kind="rule_waiting", subject=body["code"], owner="approver", payload={"rule": body["code"], "by": who},
+        detail=f"Rule {body['code']} by {who} moves more than one person may decide alone: another one approves it.",
+    )  # fmt: skip
 
 
 async def flag_doubles(tx: Connection, *, codes: Sequence[str]) -> None:

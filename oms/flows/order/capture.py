@@ -11,10 +11,11 @@ from oms import ledger, named
 from oms.book import Book, Units, units_of
 from oms.db import Connection, Database, Sql
 from oms.domain.order import Named, NewOrder, faults_of_order
+from oms.domain.shape import Rule
 from oms.errors import BadInput, NotFound, Refusal
 from oms.flows.order.decide import Day, decide, local_day
 from oms.flows.order.troubles import Entered, StandingOrder, changed, is_nowhere, refused, troubles_of
-from oms.named import Place, Rule
+from oms.named import Place
 from oms.record import Step, Trouble, keep, raise_exceptions
 from oms.settle import settle_batch
 

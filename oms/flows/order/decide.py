@@ -9,7 +9,8 @@ import msgspec
 from oms import ledger
 from oms.book import Book, Units
 from oms.domain.order import Named, NewOrder, OrderLine, prices_of
-from oms.named import Place, Rule
+from oms.domain.shape import Rule
+from oms.named import Place
 
 
 class PlannedLine(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from oms import named
 from oms.book import Book
 from oms.db import Connection, Database, Sql
 from oms.domain.order import OrderLine
+from oms.domain.shape import Rule
 from oms.flows.order.capture import insert_lines
 from oms.flows.order.decide import PlannedLine, parts_of
 from oms.record import Step, Trouble, keep, raise_exceptions, settle_exceptions
@@ -122,7 +123,7 @@ async def _write_lines(tx: Connection, known: Sequence[tuple[_Line, list[Planned
         )  # fmt: skip
 
 
-async def _settle(tx: Connection, codes: Sequence[tuple[int, str]], rules: dict[int, named.Rule], who: str) -> None:
+async def _settle(tx: Connection, codes: Sequence[tuple[int, str]], rules: dict[int, Rule], who: str) -> None:
     waiting = {
         (row.channel_id, row.sku)
         for row in await still_parked(tx, channels=[c for c, _ in codes], codes=[code for _, code in codes])

@@ -10,9 +10,10 @@ import msgspec
 from oms.book import Book, Units
 from oms.db import Connection, Sql
 from oms.domain.order import NewOrder
+from oms.domain.shape import Rule
 from oms.errors import Refusal
 from oms.flows.order.decide import Plan
-from oms.named import Place, Rule
+from oms.named import Place
 from oms.record import Trouble
 
 sql = Sql("order")

@@ -1,17 +1,17 @@
 """Why a number is what it is: the waterfall from on hand to ATP, which always adds up to the number that ATP gives."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
-from oms import ledger, named
+from oms import named, numbers
 from oms.db import Connection, Database, Sql
 from oms.domain import atp as law
 from oms.domain.atp import Layout
-from oms.domain.order import Named
+from oms.domain.shape import Rule
 from oms.errors import NotFound
-from oms.flows.promise.read import Supply, channel_number, number_of, supplies_of
-from oms.named import Rule
+from oms.numbers import Shelf
 
 sql = Sql("promise")
 
@@ -65,6 +65,7 @@ class Waterfall(msgspec.Struct, frozen=True):
     step: str
     units: int
     pool: str | None = None
+    rule: str | None = None
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +91,7 @@ stock_by_location = sql.rows("stock_by_location", StockHere)
 pool_codes = sql.rows("pool_codes", _Pool)
 
 
-async def explain(db: Database, *, channel_id: int, sku: str) -> Explained:
+async def explain(db: Database, *, channel_id: int, sku: str, now: datetime) -> Explained:
     """The waterfall of a sku for a channel, all read at one moment; NotFound where nobody knows the sku."""
     async with db.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         names = await named.skus_of(connection, {(channel_id, sku)})
@@ -99,40 +100,34 @@ async def explain(db: Database, *, channel_id: int, sku: str) -> Explained:
         name = names[channel_id, sku]
         rule = (await named.rules_of(connection, [channel_id]))[channel_id]
         ids = {name.sku_id, *(part.sku_id for part in name.parts)}
-        rows = {row.sku_id: row for row in await supplies_of(connection, skus=sorted(ids))}
-        layouts = {k: await ledger.layout(connection, k) for k in {r.layout_id for r in rows.values()}}
+        read = await numbers.read(connection, ids, today=now.date())
         if not name.is_kit:
-            return await _one(connection, rule, rows[name.sku_id], layouts)
+            return await _one(connection, rule, name.sku_id, read, now)
         parts = [
-            msgspec.structs.replace(await _one(connection, rule, rows[p.sku_id], layouts), per_kit=p.quantity)
+            msgspec.structs.replace(await _one(connection, rule, p.sku_id, read, now), per_kit=p.quantity)
             for p in name.parts
         ]
-    return _kit(name, rule, rows, layouts, parts)
-
-
-def _kit(
-    name: Named, rule: Rule, rows: dict[int, Supply], layouts: dict[int, Layout], parts: list[Explained]
-) -> Explained:
-    row = rows[name.sku_id]
+    code = read.codes[name.sku_id]
     return Explained(
-        channel=rule.code, sku=row.code, atp=number_of(name, rows, layouts, rule), parts=parts,
-        version=row.version + sum(rows[p.sku_id].version for p in name.parts),
-    )  # fmt: skip
+        channel=rule.code, sku=code, atp=read.number(code, rule, now=now), parts=parts, version=read.version(code)
+    )
 
 
-async def _one(tx: Connection, rule: Rule, row: Supply, layouts: dict[int, Layout]) -> Explained:
-    layout = layouts[row.layout_id]
-    number = channel_number(row, layouts, rule)
+async def _one(tx: Connection, rule: Rule, sku_id: int, read: Shelf, now: datetime) -> Explained:
+    code = read.codes[sku_id]
+    row = read.rows[code]
+    layout = read.layouts[row.layout_id]
+    found = read.shaped(code, rule, now=now)
     if rule.pool_id not in layout.pools:
-        return Explained(channel=rule.code, sku=row.code, atp=number, version=row.version)
+        return Explained(channel=rule.code, sku=code, atp=found.number, version=row.version)
     codes = {p.pool_id: p.code for p in await pool_codes(tx, pools=list(layout.pools))}
     bit = 1 << layout.pools.index(rule.pool_id)
     here = [
         place
-        for place in await stock_by_location(tx, sku_id=row.sku_id, layout_id=row.layout_id)
+        for place in await stock_by_location(tx, sku_id=sku_id, layout_id=row.layout_id)
         if layout.segments[place.segment] & bit
     ]
-    within, binding = binding_pools(layout, row.supply, row.reserved, within=bit)
+    within, binding = binding_pools(layout, found.supply, found.reserved, within=bit)
     steps = [
         Waterfall("on_hand", sum(p.on_hand for p in here)),
         Waterfall("held", -sum(p.held for p in here)),
@@ -141,18 +136,19 @@ async def _one(tx: Connection, rule: Rule, row: Supply, layouts: dict[int, Layou
     ]
     supply = supply_of(layout, row.supply, bit)
     steps.append(Waterfall("locations_off_or_below_zero", supply - sum(s.units for s in steps)))
-    steps.append(Waterfall("shared_pools", supply_of(layout, row.supply, within) - supply))
-    steps += [Waterfall("reserved", -row.reserved[j], codes[layout.pools[j]]) for j in binding]
-    steps.append(Waterfall("promises_already_broken", law.deficit(layout, row.supply, row.reserved)))
-    steps.append(Waterfall("buffer", -rule.buffer))
-    so_far = sum(s.units for s in steps)
-    if rule.cap is not None:
-        left = rule.cap - row.taken.get(str(rule.channel_id), 0)
-        steps.append(Waterfall("cap", min(0, left - so_far)))
-        so_far = min(so_far, left)
-    steps.append(Waterfall("never_below_zero", max(0, -so_far)))
+    ahead = supply_of(layout, found.supply, bit)
+    steps.append(Waterfall("incoming", ahead - supply))
+    steps.append(Waterfall("shared_pools", supply_of(layout, found.supply, within) - ahead))
+    for j in binding:
+        pool = codes[layout.pools[j]]
+        steps.append(Waterfall("reserved", -row.reserved[j], pool))
+        steps.append(Waterfall("protected", row.reserved[j] - found.reserved[j], pool))
+    steps.append(Waterfall("promises_already_broken", law.deficit(layout, found.supply, found.reserved)))
+    steps.append(Waterfall("pool_never_below_zero", found.pool - sum(s.units for s in steps)))
+    steps += [Waterfall(a.step, a.units, rule=a.rule) for a in found.steps if a.step != "protect"]
+    steps.append(Waterfall("never_below_zero", found.number - sum(s.units for s in steps)))
     return Explained(
-        channel=rule.code, sku=row.code, atp=number, version=row.version, steps=[s for s in steps if s.units],
+        channel=rule.code, sku=code, atp=found.number, version=row.version, steps=[s for s in steps if s.units],
         locations=[
             LocationStep(p.code, p.on_hand, p.held, p.allocated, p.safety_stock, p.is_on, p.available) for p in here
         ],

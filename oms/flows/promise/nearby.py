@@ -4,13 +4,12 @@ from datetime import date, datetime
 
 import msgspec
 
-from oms import ledger, named
+from oms import named, numbers
 from oms.db import Database, Sql
 from oms.domain import atp as law
 from oms.domain import places
 from oms.errors import BadInput, NotFound
 from oms.flows.promise.explain import StockHere, stock_by_location
-from oms.flows.promise.read import number_of, supplies_of
 
 sql = Sql("promise")
 
@@ -69,14 +68,13 @@ async def nearby(
         name = names[channel_id, sku]
         rule = (await named.rules_of(connection, [channel_id]))[channel_id]
         ids = {name.sku_id, *(part.sku_id for part in name.parts)}
-        rows = {row.sku_id: row for row in await supplies_of(connection, skus=sorted(ids))}
-        layouts = {k: await ledger.layout(connection, k) for k in {r.layout_id for r in rows.values()}}
+        read = await numbers.read(connection, ids, today=now.date())
         coming = await incoming_here(connection, skus=sorted(ids), today=now.date())
-        most = number_of(name, rows, layouts, rule)
+        most = read.number(read.codes[name.sku_id], rule, now=now)
         stock: dict[str, list[tuple[StockHere, int, int]]] = {}
         for part in name.parts:
-            row = rows[part.sku_id]
-            layout = layouts[row.layout_id]
+            row = read.rows[read.codes[part.sku_id]]
+            layout = read.layouts[row.layout_id]
             bit = 1 << layout.pools.index(rule.pool_id) if rule.pool_id in layout.pools else 0
             for place in await stock_by_location(connection, sku_id=part.sku_id, layout_id=row.layout_id):
                 if layout.segments[place.segment] & bit and place.is_on:

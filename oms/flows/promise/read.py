@@ -1,110 +1,104 @@
 """ATP as channels ask for it: from the projection in Redis, with PostgreSQL behind it."""
 
-from collections.abc import Collection, Sequence
-from datetime import date
+import time
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date, datetime
 
 import msgspec
 
-from oms import ledger, named
-from oms.cache import Atp, Cache
-from oms.db import Connection, Database, Sql
-from oms.domain import atp as law
-from oms.domain.atp import Layout
-from oms.domain.order import Named
-from oms.named import Rule
-
-sql = Sql("promise")
+from oms import fresh, named, numbers
+from oms.cache import Cache, Projection
+from oms.db import Database
+from oms.domain.shape import Rule
+from oms.errors import NotFound
+from oms.flows.promise import known
+from oms.numbers import Shelf
 
 SKUS_MAX = 1_000
+CELLS_MAX = 10_000
+STALE_SECONDS = 5.0
+"""Numbers may be older than this only while the projector is behind: then they say so."""
+
+
+class Atp(msgspec.Struct, frozen=True):
+    """What a channel may sell of a sku (by the code that was asked), and when it next becomes more."""
+
+    sku: str
+    atp: int
+    version: int
+    next: tuple[date, int] | None
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Numbers in the order of the question, and the codes that nobody knows."""
+    """Numbers in the order of the question, by channel, and the codes that nobody knows.
 
-    items: list[Atp]
+    All that was committed `age_seconds` ago, and earlier, is in them.
+    """
+
+    channels: dict[str, list[Atp]]
     unknown: list[str]
+    age_seconds: float
+
+    @property
+    def stale(self) -> bool:
+        """Whether the numbers may be older than they should be."""
+        return self.age_seconds > STALE_SECONDS
 
 
-class Supply(msgspec.Struct, frozen=True):
-    """A sku's availability row as it is read, not taken."""
+async def atp(db: Database, cache: Cache, *, channels: Sequence[str], skus: Sequence[str], now: datetime) -> Found:
+    """What channels may sell of each sku. A kit is what its scarcest component allows. Raises NotFound.
 
-    sku_id: int
-    code: str
-    version: int
-    layout_id: int
-    supply: list[int]
-    reserved: list[int]
-    taken: dict[str, int]
-
-
-class _Next(msgspec.Struct, frozen=True):
-    sku_id: int
-    due_on: date
-    quantity: int
-
-
-supplies_of = sql.rows("supplies", Supply)
-incoming_next = sql.rows("incoming_next", _Next)
-
-
-async def atp(db: Database, cache: Cache, *, channel: str, channel_id: int, skus: Sequence[str], today: date) -> Found:
-    """What a channel may sell of each sku, and when more comes. A kit is what its scarcest component allows.
-
-    A number that Redis has is at most as old as the last projection; what it has not is read and filled.
+    What Redis has not is read from PostgreSQL and filled; what this process has committed itself is in the numbers.
     """
     asked = list(dict.fromkeys(skus))
-    seen = await cache.get_atp(channel, asked)
-    absent = [code for code in asked if code not in seen.atp]
-    read: dict[str, Atp] = {}
-    if absent:
-        async with db.connection() as connection:
-            read = await read_atp(connection, channel_id=channel_id, skus=absent, today=today)
-        fills = {row.sku: row for row in read.values()}
-        await cache.put_atp(list(fills.values()), epoch=seen.epoch, fills=True)
-    items: list[Atp] = []
-    unknown = []
-    for code in asked:
-        found = seen.atp.get(code) or read.get(code)
-        if found is None:
-            unknown.append(code)
-        else:
-            items.append(found if found.sku == code else msgspec.structs.replace(found, sku=code))
-    return Found(items, unknown)
+    seen = await cache.get(asked)
+    rows = seen.rows
+    if parts := {part.sku for row in rows.values() for part in row.parts} - rows.keys():
+        rows |= (await cache.get(sorted(parts))).rows
+    book = await known.rules_of(db, version=seen.rules)
+    rules = [_rule(book, code) for code in channels]
+    absent = [code for code in asked if code not in rows]
+    torn = [code for code in asked if code in rows and any(p.sku not in rows for p in rows[code].parts)]
+    names = {code: code for code in asked}
+    age = 0.0 if absent or torn or seen.upto is None else max(0.0, time.time() - seen.upto)
+    if absent or torn:
+        called, read = await _read(db, rules=rules, skus=[*absent, *torn], now=now)
+        await cache.put(read, epoch=seen.epoch, fills=True)
+        rows |= read
+        names |= called
+    mine = fresh.of(db)
+    rows = {code: mine.newest(row) for code, row in rows.items()}
+    shelf = Shelf(rows, await known.layouts_of(db, {row.layout_id for row in rows.values()}))
+    found = [code for code in asked if names[code] in rows]
+    return Found(
+        {rule.code: [_atp(shelf, names[code], code, rule, now) for code in found] for rule in rules},
+        [code for code in asked if names[code] not in rows],
+        round(age, 3),
+    )
 
 
-async def read_atp(tx: Connection, *, channel_id: int, skus: Collection[str], today: date) -> dict[str, Atp]:
-    """The numbers from PostgreSQL, by the code that was asked; unknown codes are absent. Rows bear our codes."""
-    names = await named.skus_of(tx, {(channel_id, code) for code in skus})
-    if not names:
-        return {}
-    rule = (await named.rules_of(tx, [channel_id]))[channel_id]
-    ids = {name.sku_id for name in names.values()} | {part.sku_id for name in names.values() for part in name.parts}
-    rows = {row.sku_id: row for row in await supplies_of(tx, skus=sorted(ids))}
-    layouts = {layout_id: await ledger.layout(tx, layout_id) for layout_id in {r.layout_id for r in rows.values()}}
-    nexts = {n.sku_id: n for n in await incoming_next(tx, skus=sorted(ids), pool_id=rule.pool_id, today=today)}
-    found = {}
-    for (_, code), name in names.items():
-        row, coming = rows[name.sku_id], nexts.get(name.sku_id)
-        version = row.version + (sum(rows[p.sku_id].version for p in name.parts) if name.is_kit else 0)
-        found[code] = Atp(
-            rule.code, row.code, number_of(name, rows, layouts, rule), version, coming.due_on if coming else None,
-            coming.quantity if coming else 0,
-        )  # fmt: skip
+def _rule(book: numbers.RuleBook, code: str) -> Rule:
+    found = book.channels.get(code)
+    if found is None:
+        raise NotFound(f"no channel has the code {code!r}")
     return found
 
 
-def number_of(name: Named, rows: dict[int, Supply], layouts: dict[int, Layout], rule: Rule) -> int:
-    """What a channel may sell of a sku or kit."""
-    if name.is_kit:
-        return law.kit_atp([(channel_number(rows[p.sku_id], layouts, rule), p.quantity) for p in name.parts])
-    return channel_number(rows[name.sku_id], layouts, rule)
+def _atp(shelf: Shelf, ours: str, asked: str, rule: Rule, now: datetime) -> Atp:
+    number = shelf.number(ours, rule, now=now)
+    return Atp(asked, number, shelf.version(ours), shelf.next(ours, rule, today=now.date()))
 
 
-def channel_number(row: Supply, layouts: dict[int, Layout], rule: Rule) -> int:
-    """What a channel may sell of a sku that is no kit."""
-    layout = layouts[row.layout_id]
-    units = 0
-    if rule.pool_id in layout.pools:
-        units = law.atp_pool(layout, row.supply, row.reserved, layout.pools.index(rule.pool_id))
-    taken = row.taken.get(str(rule.channel_id), 0)
-    return law.channel_atp(units, buffer=rule.buffer, cap=rule.cap, taken=taken)
+async def _read(
+    db: Database, *, rules: Iterable[Rule], skus: Collection[str], now: datetime
+) -> tuple[dict[str, str], dict[str, Projection]]:
+    """What these codes mean to the (first) channel that knows them, by our codes; and projections by our codes."""
+    async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
+        ids: dict[str, int] = {}
+        for rule in rules:
+            left = {(rule.channel_id, code) for code in skus if code not in ids}
+            ids |= {code: name.sku_id for (_, code), name in (await named.skus_of(tx, left)).items()}
+        if not ids:
+            return {}, {}
+        read = await numbers.read(tx, set(ids.values()), today=now.date())
+    return {code: read.codes[sku_id] for code, sku_id in ids.items()}, read.rows

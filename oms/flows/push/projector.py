@@ -4,16 +4,19 @@ Each step is ordered by versions: a sku's is that of its availability row; a kit
 components', which never falls.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 
 import msgspec
 
-from oms import ledger
-from oms.cache import Atp, Cache
+from oms import numbers
+from oms.cache import Cache, Projection
 from oms.db import Connection, Database, Sql
 from oms.domain import atp
 from oms.domain.atp import Layout
+from oms.domain.shape import Rule, chosen
+from oms.numbers import Shelf
 from oms.record import Trouble, raise_exceptions, settle_exceptions
 
 sql = Sql("project")
@@ -40,30 +43,6 @@ class _Touched(msgspec.Struct, frozen=True):
     rows: int
 
 
-class _Part(msgspec.Struct, frozen=True):
-    kit_id: int
-    component_id: int
-    quantity: int
-
-
-class _Rule(msgspec.Struct, frozen=True):
-    channel_id: int
-    code: str
-    pool_id: int
-    buffer: int
-    cap: int | None
-
-
-class _Supply(msgspec.Struct, frozen=True):
-    sku_id: int
-    code: str
-    version: int
-    layout_id: int
-    supply: list[int]
-    reserved: list[int]
-    taken: dict[str, int]
-
-
 class _Written(msgspec.Struct, frozen=True):
     changed: int
     channels: list[int]
@@ -83,13 +62,6 @@ class _Open(msgspec.Struct, frozen=True):
     units: int | None
 
 
-class _Next(msgspec.Struct, frozen=True):
-    sku_id: int
-    pool_id: int
-    due_on: date
-    quantity: int
-
-
 class Current(msgspec.Struct, frozen=True):
     """What a channel may sell of a sku, as of a version."""
 
@@ -100,14 +72,14 @@ class Current(msgspec.Struct, frozen=True):
 
 
 take_touched = sql.rows("take_touched", _Touched)
-kit_parts = sql.rows("kit_parts", _Part)
-read_rules = sql.rows("rules", _Rule)
-read_supplies = sql.rows("supplies", _Supply)
+last_touched = sql.one("last_touched", int)
+touched_before = sql.one("touched_before", bool)
+kits_of = sql.rows("kits_of", int)
+hold_rules = sql.run("hold_rules")
 write_current = sql.one("write_current", _Written)
 tell_sold = sql.run("tell_sold")
 negative_stock = sql.rows("negative_stock", _Negative)
 open_troubles = sql.rows("open_troubles", _Open)
-incoming_next = sql.rows("incoming_next", _Next)
 
 
 async def project(db: Database, cache: Cache, *, now: datetime, limit: int = SKUS_MAX) -> Projected:
@@ -115,96 +87,88 @@ async def project(db: Database, cache: Cache, *, now: datetime, limit: int = SKU
 
     Redis is written before the commit: a crash between the two leaves the rows touched, and they are taken again.
     """
-    epoch = await cache.epoch()
+    epoch, began = await cache.epoch(), time.time()
+    async with db.connection() as connection:
+        last = await last_touched(connection)
     async with db.transaction() as tx:
         touched = await take_touched(tx, rows=limit * ROWS_PER_SKU, skus=limit)
-        if not touched:
-            return Projected(0, 0, 0, 0)
-        parts = await kit_parts(tx, skus=list({t.sku_id for t in touched}))
-        skus = sorted({t.sku_id for t in touched} | {p.kit_id for p in parts})
-        rules = await read_rules(tx)
-        supplies = {
-            s.sku_id: s for s in await read_supplies(tx, skus=sorted({*skus, *(p.component_id for p in parts)}))
-        }
-        layouts = {k: await ledger.layout(tx, k) for k in {s.layout_id for s in supplies.values()}}
-        currents = compute(skus, supplies=supplies, layouts=layouts, rules=rules, parts=parts)
-        written = await write_current(
-            tx, channels=[c.channel_id for c in currents], skus=[c.sku_id for c in currents],
-            currents=[c.atp for c in currents], versions=[c.version for c in currents],
-        )  # fmt: skip
-        sold = [t for t in touched if t.channel_id is not None and t.sold]
-        if sold:
-            await tell_sold(
-                tx, channels=[t.channel_id for t in sold], skus=[t.sku_id for t in sold], solds=[t.sold for t in sold]
-            )
-        # where a newer version is written already, its projector has seen what is short now
-        newest = set(written.skus) if rules else set(skus)
-        short = {
-            s.code: units
-            for s in supplies.values()
-            if s.sku_id in newest and (units := atp.deficit(layouts[s.layout_id], s.supply, s.reserved))
-        }
-        await keep_troubles(tx, skus=newest, codes=[supplies[s].code for s in newest], short=short)
-        nexts = await incoming_next(tx, skus=skus, today=now.date()) if rules else []
-        await cache.put_atp(shown(currents, supplies=supplies, rules=rules, nexts=nexts), epoch=epoch)
+        await hold_rules(tx)
+        book = await numbers.read_rules(tx)
+        rules = list(book.channels.values())
+        if touched:
+            written = await _follow(tx, cache, touched, rules=rules, epoch=epoch, now=now)
+    await cache.rules_are(book.version)
+    async with db.connection() as connection:
+        # those that another projector has taken are seen until it has committed
+        if not await touched_before(connection, last=last):
+            await cache.projected_upto(began)
+    if not touched:
+        return Projected(0, 0, 0, 0)
     for rule in rules:
         if rule.channel_id in written.channels:
             await cache.wake(f"push:{rule.code}")
-    return Projected(sum(t.rows for t in touched), len(skus), written.changed, len(short))
+    return Projected(sum(t.rows for t in touched), written.skus, written.changed, written.deficits)
 
 
-def compute(
-    skus: Iterable[int],
+class _Followed(msgspec.Struct, frozen=True):
+    skus: int
+    changed: int
+    channels: list[int]
+    deficits: int
+
+
+async def _follow(
+    tx: Connection,
+    cache: Cache,
+    touched: Sequence[_Touched],
     *,
-    supplies: Mapping[int, _Supply],
-    layouts: Mapping[int, Layout],
-    rules: Sequence[_Rule],
-    parts: Sequence[_Part],
-) -> list[Current]:
+    rules: Sequence[Rule],
+    epoch: str | None,
+    now: datetime,
+) -> _Followed:
+    changed = {t.sku_id for t in touched}
+    skus = sorted(changed | set(await kits_of(tx, skus=sorted(changed))))
+    read = await numbers.read(tx, skus, today=now.date())
+    currents = compute(skus, read=read, rules=rules, now=now)
+    written = await write_current(
+        tx, channels=[c.channel_id for c in currents], skus=[c.sku_id for c in currents],
+        currents=[c.atp for c in currents], versions=[c.version for c in currents],
+    )  # fmt: skip
+    sold = [t for t in touched if t.channel_id is not None and t.sold]
+    if sold:
+        await tell_sold(
+            tx, channels=[t.channel_id for t in sold], skus=[t.sku_id for t in sold], solds=[t.sold for t in sold]
+        )
+    # where a newer version is written already, its projector has seen what is short now
+    newest = set(written.skus) if rules else set(skus)
+    short = {
+        code: units
+        for code, row in read.rows.items()
+        if row.sku_id in newest and (units := deficit(row, read.layouts[row.layout_id], rules, now=now))
+    }
+    await keep_troubles(tx, skus=newest, codes=[read.codes[s] for s in newest], short=short)
+    await cache.put(read.rows, epoch=epoch)
+    return _Followed(len(skus), written.changed, written.channels, len(short))
+
+
+def compute(skus: Iterable[int], *, read: Shelf, rules: Sequence[Rule], now: datetime) -> list[Current]:
     """What each channel may sell of each sku; of a kit, what its scarcest component allows."""
-    components: dict[int, list[_Part]] = {}
-    for part in parts:
-        components.setdefault(part.kit_id, []).append(part)
-    seen: dict[tuple[int, int], int] = {}
-
-    def of(sku_id: int, rule: _Rule) -> int:
-        key = sku_id, rule.channel_id
-        if key not in seen:
-            row = supplies[sku_id]
-            layout = layouts[row.layout_id]
-            in_pool = 0
-            if rule.pool_id in layout.pools:
-                in_pool = atp.atp_pool(layout, row.supply, row.reserved, layout.pools.index(rule.pool_id))
-            taken = row.taken.get(str(rule.channel_id), 0)
-            seen[key] = atp.channel_atp(in_pool, buffer=rule.buffer, cap=rule.cap, taken=taken)
-        return seen[key]
-
-    currents = []
-    for sku_id in skus:
-        made_of = components.get(sku_id)
-        version = supplies[sku_id].version + sum(supplies[p.component_id].version for p in made_of or ())
-        for rule in rules:
-            if made_of:
-                units = atp.kit_atp((of(p.component_id, rule), p.quantity) for p in made_of)
-            else:
-                units = of(sku_id, rule)
-            currents.append(Current(rule.channel_id, sku_id, units, version))
-    return currents
+    return [
+        Current(rule.channel_id, sku_id, read.number(code, rule, now=now), read.version(code))
+        for sku_id, code in ((sku_id, read.codes[sku_id]) for sku_id in skus)
+        for rule in rules
+    ]
 
 
-def shown(
-    currents: Iterable[Current], *, supplies: Mapping[int, _Supply], rules: Sequence[_Rule], nexts: Iterable[_Next]
-) -> list[Atp]:
-    """The projections as readers see them."""
-    channels = {rule.channel_id: rule for rule in rules}
-    due = {(n.sku_id, n.pool_id): n for n in nexts}
-    rows = []
-    for c in currents:
-        rule = channels[c.channel_id]
-        n = due.get((c.sku_id, rule.pool_id))
-        on, units = (n.due_on, n.quantity) if n else (None, 0)
-        rows.append(Atp(rule.code, supplies[c.sku_id].code, c.atp, c.version, on, units))
-    return rows
+def deficit(row: Projection, layout: Layout, rules: Sequence[Rule], *, now: datetime) -> int:
+    """Units promised beyond what there is, and beyond what is expected where a channel sells ahead of it."""
+    units = atp.deficit(layout, row.supply, row.reserved)
+    if units and row.coming and any(chosen(r.shapes, "preorder", sku_id=row.sku_id, now=now) for r in rules):
+        there = list(row.supply)
+        for c in row.coming:
+            there[c.segment] += c.units
+        units = atp.deficit(layout, there, row.reserved)
+    return units
 
 
 async def keep_troubles(tx: Connection, *, skus: Iterable[int], codes: Sequence[str], short: Mapping[str, int]) -> None:
