@@ -18,18 +18,16 @@ from litestar import Response, get, post
 from litestar.datastructures import State
 from litestar.params import Parameter
 
-from oms import logs
 from oms.access import Actor
-from oms.api.atp import READ, AtpAnswer, AtpItem, AtpQuestion
+from oms.api.atp import READ, AtpAnswer, AtpQuestion
 from oms.api.reservations import CHECKOUT, CartBody
-from oms.app import create_app
+from oms.app import from_environment
 from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import CartLine
-from oms.flows.promise.read import SKUS_MAX
+from oms.flows.promise.read import SKUS_MAX, Atp
 from oms.flows.reserve import Granted
 from oms.house import BACKLOG, CONNECTIONS_MAX
-from oms.settings import Settings
 
 USUAL_CONNECTIONS = 16
 USUAL_TABLES = """
@@ -54,13 +52,13 @@ async def constant_atp(
     sku: Annotated[list[str], Parameter(min_items=1, max_items=SKUS_MAX)],
 ) -> AtpAnswer:
     """What `/v1/atp` would say, without knowing."""
-    return AtpAnswer(channel, [AtpItem(code, 42, 7, None) for code in sku], [])
+    return AtpAnswer(channel, [Atp(code, 42, 7, None) for code in sku], [])
 
 
 @post("/constant/atp", status_code=200, opt={"roles": READ})
 async def constant_atp_of_many(db: Database, cache: Cache, actor: Actor, now: datetime, data: AtpQuestion) -> AtpAnswer:
     """What `POST /v1/atp` would say, without knowing."""
-    return AtpAnswer(data.channel, [AtpItem(code, 42, 7, None) for code in data.skus], [])
+    return AtpAnswer(data.channel or "", [Atp(code, 42, 7, None) for code in data.skus], [])
 
 
 @post("/constant/reservations", opt={"roles": CHECKOUT, "idempotency": "own"})
@@ -105,9 +103,7 @@ CONTROLS: list[Any] = [constant_atp, constant_atp_of_many, constant_reservation,
 
 def factory() -> Any:
     """The service with its controls, by OMS_* variables."""
-    settings = Settings.read(os.environ)
-    logs.configure(settings.log_level)
-    return create_app(settings=settings, also=CONTROLS)
+    return from_environment(CONTROLS)
 
 
 def main() -> None:

@@ -126,7 +126,7 @@ def rates(found: Sequence[Measured]) -> float:
 
 @contextmanager
 def shopfront(*, skus: int, workers: int = 1, role: str = "storefront") -> Iterator[Shopfront]:
-    """The service with a retailer's stock, projected, and a key of a role; gone afterwards."""
+    """The service and its worker with a retailer's stock, projected, and a key of a role; gone afterwards."""
     with servers() as running:
         feeds = Path(running.settings.home) / "feeds"
         url, key = asyncio.run(_open(running, feeds=feeds, skus=skus, role=role))
@@ -135,18 +135,24 @@ def shopfront(*, skus: int, workers: int = 1, role: str = "storefront") -> Itera
             [sys.executable, "-m", "benchmarks.served", url, running.redis_url, str(port), str(workers)],
             env=environment(), start_new_session=True,
         )  # fmt: skip
+        told = environment() | {"OMS_DATABASE_URL": url, "OMS_REDIS_URL": running.redis_url}
+        worker = subprocess.Popen(
+            [sys.executable, "-c", "from oms.house import part; part('worker')"], env=told, start_new_session=True
+        )
         try:
             _await_ready(server, port)
             with Child("benchmarks.generator") as generator:
                 generator.said()
                 yield Shopfront(running, url=url, key=key, port=port, server=server, generator=generator)
         finally:
-            server.terminate()
-            try:
-                server.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            for process in (server, worker):
+                process.terminate()
+            for process in (server, worker):
+                try:
+                    process.wait(STOP_SECONDS_MAX)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
 async def _open(running: Running, *, feeds: Path, skus: int, role: str) -> tuple[str, str]:

@@ -42,7 +42,8 @@ KEYS_PER_CALL = 4_000
 """Keys that one round trip asks for, at most, beside a question that is longer by itself."""
 CONNECTIONS_MAX = 64
 
-_EPOCH, _RULES, _UPTO = "epoch", "rules", "upto"
+EPOCH, RULES, UPTO = "epoch", "rules", "upto"
+KEY = "sku:"
 
 _PUT = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
@@ -161,19 +162,19 @@ class Cache:
 
         async def ask() -> str:
             pipe = self._redis.pipeline(transaction=True)
-            pipe.set(_EPOCH, uuid4().hex, nx=True)
-            pipe.get(_EPOCH)
+            pipe.set(EPOCH, uuid4().hex, nx=True)
+            pipe.get(EPOCH)
             return (await pipe.execute())[1]
 
         return await self._ask(ask, default=None)
 
     async def rules_are(self, version: int) -> None:
         """The rules that shape numbers have this version; an older one never overwrites a newer one."""
-        await self._ask(partial(self._raise, keys=[_RULES], args=[version]), default=None)
+        await self._ask(partial(self._raise, keys=[RULES], args=[version]), default=None)
 
     async def projected_upto(self, moment: float) -> None:
         """All that was committed up to this moment (in seconds since 1970) is projected."""
-        await self._ask(partial(self._redis.set, _UPTO, f"{moment:.3f}"), default=None)
+        await self._ask(partial(self._redis.set, UPTO, f"{moment:.3f}"), default=None)
 
     async def get(self, skus: Sequence[str]) -> Seen:
         """The projections of these sku codes; empty where Redis is gone.
@@ -201,7 +202,7 @@ class Cache:
         """Answers all who have asked, many in one round trip, until nobody has."""
         while self._asked:
             batch: list[tuple[list[str], asyncio.Future[Sequence[str | None] | None]]] = []
-            keys = [_EPOCH, _RULES, _UPTO]
+            keys = [EPOCH, RULES, UPTO]
             while self._asked and (not batch or len(keys) + len(self._asked[0][0]) <= KEYS_PER_CALL):
                 some, asked = self._asked.popleft()
                 if not asked.done():
@@ -238,7 +239,7 @@ class Cache:
             for start in range(0, len(ordered), ROWS_PER_CALL):
                 part = ordered[start : start + ROWS_PER_CALL]
                 await self._put(
-                    keys=[_EPOCH, *(_key(sku) for sku, _ in part)],
+                    keys=[EPOCH, *(_key(sku) for sku, _ in part)],
                     args=[epoch, int(fills), PROJECTION_SECONDS_MAX, *(_encode(row) for _, row in part)],
                     client=pipe,
                 )
@@ -276,4 +277,4 @@ def _shown(url: str) -> str:
 
 
 def _key(sku: str) -> str:
-    return f"sku:{sku}"
+    return KEY + sku

@@ -67,7 +67,13 @@ class Shelf(msgspec.Struct, frozen=True):
         row = self.rows[sku]
         if row.parts:
             return law.kit_atp((self.number(part.sku, rule, now=now), part.quantity) for part in row.parts)
-        return self.shaped(sku, rule, now=now).number
+        if rule.shapes or rule.keeps:
+            return self.shaped(sku, rule, now=now).number
+        layout = self.layouts[row.layout_id]
+        if rule.pool_id not in layout.pools:
+            return 0
+        units = law.atp_pool(layout, row.supply, row.reserved, layout.pools.index(rule.pool_id))
+        return law.channel_atp(units, buffer=rule.buffer, cap=rule.cap, taken=row.taken.get(rule.channel_id, 0))
 
     def version(self, sku: str) -> int:
         """The version of a sku's number: a kit's is the sum of its own and its components', which never falls."""

@@ -21,7 +21,7 @@ LEAVES = {
 FLOORS = (
     ("errors", "settings", "domain", "logs"),
     ("db", "embedded"),
-    ("record", "ledger", "cache", "named", "book", "numbers", "fresh"),
+    ("record", "ledger", "cache", "named", "book", "numbers", "fresh", "near"),
     ("access", "settle"),
     ("flows",),
     ("morning", "deliver", "progress", "api", "console"),

@@ -1,15 +1,16 @@
 """What may be promised: `/v1/atp`, its explanation, and where it lies nearby."""
 
-import zlib
-from datetime import date, datetime
-from typing import Annotated, Any, TypeVar
+from datetime import datetime
+from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import Parameter
+from litestar.types import ASGIApp
 
 from oms.access import Actor
+from oms.api.ready import Ready
 from oms.api.scope import channel_of, check_location
 from oms.cache import Cache
 from oms.db import Database
@@ -19,24 +20,8 @@ from oms.flows.promise.nearby import LIMIT_MAX, Near, nearby, place_of
 from oms.flows.promise.places import at_locations
 from oms.flows.promise.read import CELLS_MAX, SKUS_MAX, Atp, Found, atp
 
-Answer = TypeVar("Answer")
+SAYS = {304: ResponseSpec(None, description="The numbers are as the caller knows them.")}
 READ = frozenset({"storefront", "associate", "planner", "operator", "approver", "admin"})
-
-
-class NextReceipt(msgspec.Struct, frozen=True):
-    """When more is expected, and how much."""
-
-    on: date
-    quantity: int
-
-
-class AtpItem(msgspec.Struct, frozen=True):
-    """What a channel may sell of a sku, as of a version of its availability."""
-
-    sku: str
-    atp: int
-    version: int
-    next: NextReceipt | None
 
 
 class AtpAnswer(msgspec.Struct, frozen=True):
@@ -46,7 +31,7 @@ class AtpAnswer(msgspec.Struct, frozen=True):
     """
 
     channel: str
-    items: list[AtpItem]
+    items: list[Atp]
     unknown: list[str]
     age_seconds: float = 0.0
     stale: bool = False
@@ -56,7 +41,7 @@ class ChannelItems(msgspec.Struct, frozen=True):
     """One channel's numbers."""
 
     channel: str
-    items: list[AtpItem]
+    items: list[Atp]
 
 
 class ChannelsAnswer(msgspec.Struct, frozen=True):
@@ -98,7 +83,12 @@ class NearbyAnswer(msgspec.Struct, frozen=True):
     items: list[Near]
 
 
-@get("/v1/atp", opt={"roles": READ}, tags=["atp"], responses={304: ResponseSpec(None, description="As you know it.")})
+@get(
+    "/v1/atp",
+    opt={"roles": READ},
+    tags=["atp"],
+    responses=SAYS | {200: ResponseSpec(AtpAnswer, description="Numbers.")},
+)
 async def atp_of(
     *,
     request: Request[Any, Any, Any],
@@ -108,16 +98,19 @@ async def atp_of(
     now: datetime,
     channel: str,
     sku: Annotated[list[str], Parameter(min_items=1, max_items=SKUS_MAX)],
-) -> Response[AtpAnswer]:
+) -> ASGIApp:
     """What a channel may sell of one or more skus."""
     await channel_of(db, actor, channel)
-    return _tagged(request, _answer(channel, await atp(db, cache, channels=[channel], skus=sku, now=now)))
+    return _ready(request, _answer(channel, await atp(db, cache, channels=[channel], skus=sku, now=now)))
 
 
-@post("/v1/atp", status_code=200, opt={"roles": READ}, tags=["atp"])
+@post(
+    "/v1/atp", status_code=200, opt={"roles": READ}, tags=["atp"],
+    responses=SAYS | {200: ResponseSpec(AtpAnswer | ChannelsAnswer | LocationsAnswer, description="Numbers.")},
+)  # fmt: skip
 async def atp_of_many(
     *, request: Request[Any, Any, Any], db: Database, cache: Cache, actor: Actor, now: datetime, data: AtpQuestion
-) -> Response[AtpAnswer | ChannelsAnswer | LocationsAnswer]:
+) -> ASGIApp:
     """What a channel may sell of up to 1,000 skus; or several `channels`, or at `locations`, up to 10,000 cells."""
     given = [data.channel] if data.channels is None and data.channel is not None else data.channels
     if given is None or (data.channel is not None and data.channels is not None):
@@ -133,12 +126,12 @@ async def atp_of_many(
             await check_location(db, actor, location)
         found, unknown = await at_locations(db, channel_id=ids[0], skus=data.skus, locations=data.locations, now=now)
         places = [LocationItems(code, items) for code, items in found.items()]
-        return _tagged(request, LocationsAnswer(data.channel, places, unknown))
+        return _ready(request, LocationsAnswer(data.channel, places, unknown))
     told = await atp(db, cache, channels=list(dict.fromkeys(given)), skus=data.skus, now=now)
     if data.channel is not None:
-        return _tagged(request, _answer(data.channel, told))
-    channels = [ChannelItems(code, [_item(row) for row in rows]) for code, rows in told.channels.items()]
-    return _tagged(request, ChannelsAnswer(channels, told.unknown, told.age_seconds, told.stale))
+        return _ready(request, _answer(data.channel, told))
+    channels = [ChannelItems(code, rows) for code, rows in told.channels.items()]
+    return _ready(request, ChannelsAnswer(channels, told.unknown, told.age_seconds, told.stale))
 
 
 @get("/v1/atp/{sku:str}/explain", opt={"roles": READ}, tags=["atp"])
@@ -171,23 +164,14 @@ async def atp_nearby(
 
 
 def _answer(channel: str, found: Found) -> AtpAnswer:
-    items = [_item(row) for row in found.channels[channel]]
-    return AtpAnswer(channel, items, found.unknown, found.age_seconds, found.stale)
+    return AtpAnswer(channel, found.channels[channel], found.unknown, found.age_seconds, found.stale)
 
 
-def _item(row: Atp) -> AtpItem:
-    return AtpItem(row.sku, row.atp, row.version, NextReceipt(*row.next) if row.next else None)
-
-
-def _tagged(request: Request[Any, Any, Any], answer: Answer) -> Response[Any]:
-    """The answer with a weak ETag, which does not speak of its age; 304 where the caller knows it."""
-    content = msgspec.json.encode(answer)
-    told = content if isinstance(answer, LocationsAnswer) else content[: content.rindex(b',"age_seconds"')]
-    tag = f'W/"{len(told):x}-{zlib.crc32(told):08x}{zlib.adler32(told):08x}"'
-    headers = {"etag": tag, "cache-control": "no-cache"}
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(None, status_code=304, headers=headers)
-    return Response(content, media_type="application/json", status_code=200, headers=headers)
+def _ready(request: Request[Any, Any, Any], answer: AtpAnswer | ChannelsAnswer | LocationsAnswer) -> ASGIApp:
+    """The answer with a weak ETag, which does not speak of its age."""
+    body = msgspec.json.encode(answer)
+    end = body.rfind(b',"age_seconds"')
+    return Ready(request.scope, body, told=body if end < 0 else body[:end])
 
 
 routes: list[Any] = [atp_of, atp_of_many, explain_atp, atp_nearby]

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import msgspec
 
-from oms import fresh, named, numbers
+from oms import fresh, named, near, numbers
 from oms.cache import Cache, Projection
 from oms.db import Database
 from oms.domain.shape import Rule
@@ -20,13 +20,20 @@ STALE_SECONDS = 5.0
 """Numbers may be older than this only while the projector is behind: then they say so."""
 
 
+class NextReceipt(msgspec.Struct, frozen=True):
+    """When more is expected, and how much."""
+
+    on: date
+    quantity: int
+
+
 class Atp(msgspec.Struct, frozen=True):
-    """What a channel may sell of a sku (by the code that was asked), and when it next becomes more."""
+    """What a channel may sell of a sku (by the code that was asked), as of a version, and when it next becomes more."""
 
     sku: str
     atp: int
     version: int
-    next: tuple[date, int] | None
+    next: NextReceipt | None
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -51,30 +58,45 @@ async def atp(db: Database, cache: Cache, *, channels: Sequence[str], skus: Sequ
     What Redis has not is read from PostgreSQL and filled; what this process has committed itself is in the numbers.
     """
     asked = list(dict.fromkeys(skus))
-    seen = await cache.get(asked)
-    rows = seen.rows
-    if parts := {part.sku for row in rows.values() for part in row.parts} - rows.keys():
-        rows |= (await cache.get(sorted(parts))).rows
+    memory = near.of(cache)
+    seen = memory.seen(asked) or await memory.get(asked)
+    # where nobody knows up to which moment all is projected, PostgreSQL is asked
+    rows = seen.rows if seen.upto is not None else {}
+    if parts := {part.sku for row in rows.values() if row.parts for part in row.parts if part.sku not in rows}:
+        rows |= (await memory.get(sorted(parts))).rows
     book = await known.rules_of(db, version=seen.rules)
     rules = [_rule(book, code) for code in channels]
-    absent = [code for code in asked if code not in rows]
-    torn = [code for code in asked if code in rows and any(p.sku not in rows for p in rows[code].parts)]
-    names = {code: code for code in asked}
-    age = 0.0 if absent or torn or seen.upto is None else max(0.0, time.time() - seen.upto)
-    if absent or torn:
-        called, read = await _read(db, rules=rules, skus=[*absent, *torn], now=now)
+    absent = [code for code in asked if code not in rows or any([p.sku not in rows for p in rows[code].parts])]
+    age = 0.0
+    names: dict[str, str] = {}
+    if absent:
+        names, read = await _read(db, rules=rules, skus=absent, now=now)
         await cache.put(read, epoch=seen.epoch, fills=True)
         rows |= read
-        names |= called
+    if len(absent) < len(asked) and seen.upto is not None:
+        age = max(0.0, round(time.time() - seen.upto, 3))
     mine = fresh.of(db)
     rows = {code: mine.newest(row) for code, row in rows.items()}
     shelf = Shelf(rows, await known.layouts_of(db, {row.layout_id for row in rows.values()}))
-    found = [code for code in asked if names[code] in rows]
+    told = [(code, names.get(code, code)) for code in asked] if absent else [(code, code) for code in asked]
+    today = now.date()
     return Found(
-        {rule.code: [_atp(shelf, names[code], code, rule, now) for code in found] for rule in rules},
-        [code for code in asked if names[code] not in rows],
-        round(age, 3),
+        {
+            rule.code: [
+                Atp(code, shelf.number(ours, rule, now=now), shelf.version(ours), _next(shelf, ours, rule, today))
+                for code, ours in told
+                if ours in rows
+            ]
+            for rule in rules
+        },
+        [code for code, ours in told if ours not in rows] if absent else [],
+        age,
     )
+
+
+def _next(shelf: Shelf, sku: str, rule: Rule, today: date) -> NextReceipt | None:
+    coming = shelf.next(sku, rule, today=today)
+    return None if coming is None else NextReceipt(*coming)
 
 
 def _rule(book: numbers.RuleBook, code: str) -> Rule:
@@ -82,11 +104,6 @@ def _rule(book: numbers.RuleBook, code: str) -> Rule:
     if found is None:
         raise NotFound(f"no channel has the code {code!r}")
     return found
-
-
-def _atp(shelf: Shelf, ours: str, asked: str, rule: Rule, now: datetime) -> Atp:
-    number = shelf.number(ours, rule, now=now)
-    return Atp(asked, number, shelf.version(ours), shelf.next(ours, rule, today=now.date()))
 
 
 async def _read(

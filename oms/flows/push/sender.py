@@ -24,6 +24,10 @@ PATIENCE_SECONDS = outbox.LEASE_SECONDS + 10.0
 QUIET_SECONDS_MAX = 15.0
 """A lost wake-up is made good after this."""
 PAUSE_SECONDS_MIN = 0.02
+GATHER_SECONDS = 0.1
+"""Changes of this time are projected together: a hot sku costs ten looks a second, whatever it sells."""
+LOOK_SECONDS = 1.0
+"""So often the projector says up to which moment all is projected."""
 
 
 class Pushed(msgspec.Struct, frozen=True):
@@ -230,9 +234,12 @@ async def follow(db: Database, cache: Cache, *, channel: str, clock: Callable[[]
 async def follow_touched(db: Database, cache: Cache, *, clock: Callable[[], datetime]) -> None:
     """Makes what the channels may sell follow what is touched, until cancelled."""
     while True:
+        more = False
         try:
-            while (await project(db, cache, now=clock())).rows:
-                pass
+            more = (await project(db, cache, now=clock())).rows > 0
         except Exception as error:
             log.warning("availability cannot be projected now", error=repr(error))
-        await cache.wait(["project"], QUIET_SECONDS_MAX)
+        if more:
+            await asyncio.sleep(GATHER_SECONDS)
+        else:
+            await cache.wait(["project"], LOOK_SECONDS)
