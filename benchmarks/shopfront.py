@@ -168,7 +168,7 @@ async def _open(running: Running, *, feeds: Path, skus: int, role: str) -> tuple
             pass
         key = await create_key(db, role=role, channel="web" if role == "storefront" else None, who="benchmark")
         async with db.connection() as tx:
-            await tx.execute("vacuum analyze")
+            await tx.execute("vacuum analyze sku, stock, availability, channel_stock, movement, location, channel")
     finally:
         await cache.close()
         await db.close()

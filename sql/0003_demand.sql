@@ -1,10 +1,11 @@
 -- Demand: reservations, orders, fulfillments, brokering runs, pushes.
 
+-- no foreign keys to what is never deleted: each would lock the same row of a hot sku or channel for every cart
 create table reservation (
   reservation_id uuid primary key default uuidv7(),
-  channel_id     int not null references channel,
-  pool_id        int not null references pool,
-  location_id    int references location,            -- a pick-up: allocated there, not reserved in a pool
+  channel_id     int not null,
+  pool_id        int not null,
+  location_id    int,                                -- a pick-up: allocated there, not reserved in a pool
   -- live → released | claimed | expired: once, by this column under the row's lock
   state          text not null default 'live' check (state in ('live', 'released', 'claimed', 'expired')),
   made_at        timestamptz not null default clock_timestamp(),
@@ -15,7 +16,7 @@ create table reservation (
 create index reservation_due on reservation (expires_at) where state = 'live';
 create table reservation_line (
   reservation_id uuid not null references reservation,
-  sku_id         int not null references sku,
+  sku_id         int not null,
   quantity       int not null check (quantity > 0),  -- the same sku on several lines is summed
   atp_after      int not null check (atp_after >= 0),-- backstop: a grant never oversells
   primary key (reservation_id, sku_id)

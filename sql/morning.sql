@@ -15,5 +15,17 @@ select pg_try_advisory_lock(:lock::bigint);
 select pg_advisory_unlock(:lock::bigint);
 
 -- name: analyze
--- What was loaded is known to the planner before orders are.
-analyze sku, sku_alias, stock, availability, kit, movement, posting, hold, location, layout_location;
+-- What was loaded is known to the planner before orders are; of an empty table it would remember that for good.
+do $$
+declare
+  name text;
+  has_rows boolean;
+begin
+  foreach name in array array['sku', 'sku_alias', 'stock', 'availability', 'kit', 'movement', 'posting', 'hold',
+                              'location', 'layout_location'] loop
+    execute format('select exists (select from %I)', name) into has_rows;
+    if has_rows then
+      execute format('analyze %I', name);
+    end if;
+  end loop;
+end $$;
