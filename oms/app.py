@@ -142,6 +142,8 @@ def given(state: State) -> dict[str, Provide]:
 
 
 GC_THRESHOLDS = (20_000, 50, 100)
+START_SECONDS_MAX = 60.0
+"""How long a process that starts waits for PostgreSQL, which may be starting, too."""
 
 
 def create_app(
@@ -164,7 +166,11 @@ def create_app(
     @asynccontextmanager
     async def opened(app: Litestar) -> AsyncIterator[None]:
         connections_max = settings.database_connections_max
-        own_db = await Database.open(settings.database_url, connections_max=connections_max) if db is None else None
+        own_db = None
+        if db is None:
+            own_db = await Database.open(
+                settings.database_url, connections_max=connections_max, patience_seconds=START_SECONDS_MAX
+            )
         own_cache = await Cache.open(settings.redis_url) if cache is None else None
         app.state.db, app.state.cache = own_db or db, own_cache or cache
         fresh.of(app.state.db)

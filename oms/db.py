@@ -10,6 +10,7 @@ Parameters are written `:name` and bound by keyword.
 import asyncio
 import hashlib
 import re
+import time
 import types
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -172,13 +173,16 @@ class Database:
         """Told what transactions of this door have said by `tell`, as soon as they are committed."""
 
     @classmethod
-    async def open(cls, url: str, *, connections_max: int = 10) -> "Database":
-        """Connects; raises what asyncpg raises when the server cannot be reached."""
-        pool = await asyncpg.create_pool(
-            url, min_size=1, max_size=connections_max, init=prepare_connection, command_timeout=600,
-            server_settings={"timezone": "UTC", "jit": "off"},
-        )  # fmt: skip
-        return cls(pool, url)
+    async def open(cls, url: str, *, connections_max: int = 10, patience_seconds: float = 0.0) -> "Database":
+        """Connects; raises what asyncpg raises when the server cannot be reached, also not within the patience."""
+
+        async def connect() -> asyncpg.Pool:
+            return await asyncpg.create_pool(
+                url, min_size=1, max_size=connections_max, init=prepare_connection, command_timeout=600,
+                server_settings={"timezone": "UTC", "jit": "off"},
+            )  # fmt: skip
+
+        return cls(await patiently(connect, seconds=patience_seconds), url)
 
     async def close(self) -> None:
         """Closes the connections; those in use are ended after 5 s."""
@@ -213,6 +217,18 @@ async def prepare_connection(connection: Connection) -> None:
             name, schema="pg_catalog", format="text",
             encoder=lambda value: msgspec.json.encode(value).decode(), decoder=msgspec.json.decode,
         )  # fmt: skip
+
+
+async def patiently(connect: Callable[[], Awaitable[Row]], *, seconds: float) -> Row:
+    """What `connect` gives; a server that is away, or only starting, is asked again for so long."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return await connect()
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
+            if time.monotonic() >= end:
+                raise
+        await asyncio.sleep(0.3)
 
 
 class MigrationChanged(Exception):

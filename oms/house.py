@@ -20,11 +20,13 @@ import msgspec
 
 from oms import embedded, logs
 from oms.cache import Cache
-from oms.db import Database, migrate
+from oms.db import Database, migrate, patiently
 from oms.embedded import CannotStart
 from oms.settings import Settings
 
 READY_SECONDS_MAX = 60
+START_SECONDS_MAX = 60.0
+"""How long a part waits for PostgreSQL, which may be starting, too."""
 PARENT = "COMMONPOOL_PARENT_PID"
 """Tells a part which process to end with; no setting."""
 STOP_SECONDS_MAX = 20
@@ -60,10 +62,13 @@ async def opened(environ: Mapping[str, str]) -> AsyncIterator[House]:
         await asyncio.to_thread(running.stop)
 
 
-async def up_to_date(url: str) -> list[str]:
-    """Brings the schema up to date; names what was applied. Raises CannotStart where the database cannot be used."""
+async def up_to_date(url: str, *, patience_seconds: float = 0.0) -> list[str]:
+    """Brings the schema up to date; names what was applied. Raises CannotStart where the database cannot be used.
+
+    One that is away, or only starting, is asked again for so long.
+    """
     try:
-        return await migrate(url)
+        return await patiently(lambda: migrate(url), seconds=patience_seconds)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         parts = urlsplit(url)
         where = f"{parts.hostname or 'this machine'}:{parts.port or 5432}{parts.path}"
@@ -92,7 +97,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def api(environ: Mapping[str, str]) -> None:
     """The API, until it is told to stop."""
     with embedded.start(Settings.read(environ)) as running:
-        asyncio.run(up_to_date(running.database_url))
+        asyncio.run(up_to_date(running.database_url, patience_seconds=START_SECONDS_MAX))
         os.environ.update({k: v for k, v in environment(running.settings).items() if k.startswith("OMS_")})
         from granian import Granian
         from granian.constants import Interfaces
@@ -113,7 +118,7 @@ def worker(environ: Mapping[str, str]) -> None:
     settings = Settings.read(environ)
     logs.configure(settings.log_level)
     with embedded.start(settings) as running:
-        asyncio.run(up_to_date(running.database_url))
+        asyncio.run(up_to_date(running.database_url, patience_seconds=START_SECONDS_MAX))
         _stop_with_parent()
 
         async def work() -> None:

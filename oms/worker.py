@@ -38,6 +38,8 @@ SWEEP_SECONDS = 10
 BROKER_WAKE_SECONDS = 5.0
 """The longest that a run planned by a wake-up may take: rejections are brokered again soon."""
 PUSHES_KEPT_DAYS = 30
+START_SECONDS_MAX = 60.0
+"""How long a worker that starts waits for PostgreSQL, which may be starting, too."""
 
 Context = dict[str, Any]
 
@@ -164,7 +166,9 @@ async def follow_channels(ctx: Context) -> None:
 
 async def run(settings: Settings, *, ready: Callable[[], None] | None = None) -> None:
     """The worker: jobs with a clock and resident loops, until cancelled."""
-    db = await Database.open(settings.database_url, connections_max=settings.database_connections_max)
+    db = await Database.open(
+        settings.database_url, connections_max=settings.database_connections_max, patience_seconds=START_SECONDS_MAX
+    )
     cache = await Cache.open(settings.redis_url)
     ctx: Context = {"db": db, "cache": cache, "settings": settings}
     worker = Worker(

@@ -108,6 +108,12 @@ class Service:
             for part in (*self.apis, self.worker):
                 part.stop()
 
+    def restart(self) -> None:
+        """Starts again what is gone, as who runs processes does."""
+        for part in (*self.apis, self.worker):
+            if part.process is not None and part.process.poll() is not None:
+                part.start()
+
     async def ready(self) -> None:
         """Waits until every API process is."""
         async with httpx.AsyncClient(timeout=2) as http:
@@ -118,6 +124,7 @@ class Service:
                         if (await http.get(f"{url}/health/ready")).status_code == 200:
                             break
                     assert time.monotonic() < end, f"{url} is not ready: {self.said()}"
+                    self.restart()
                     await asyncio.sleep(0.2)
 
     def said(self) -> str:

@@ -46,6 +46,7 @@ async def survive(home: Path, *, blows: list[str], pause_seconds: float, clients
             shopping = asyncio.create_task(shoppers.run(clients))
             for blow in blows:
                 await asyncio.sleep(pause_seconds)
+                service.restart()
                 await service.hit(blow, chance)
             await asyncio.sleep(pause_seconds)
             shoppers.ended.set()
