@@ -22,10 +22,11 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from oms import access, errors, fresh, logs, near, settle
 from oms.api import PUBLIC, idempotency, problems
+from oms.api.admission import CONNECTIONS_SHARE, LANES, Admission, Lane
 from oms.api.explorer import Explorer
 from oms.api.metrics import Measured, Measures
 from oms.cache import Cache
-from oms.db import Database
+from oms.db import LANE, Database
 from oms.settings import Settings
 
 DOORS = ("atp", "reservations", "orders", "fulfillments", "feeds", "runs", "exceptions", "network", "pushes", "health")
@@ -85,8 +86,18 @@ class Gate:
         if actor.role not in roles:
             raise errors.NotAllowed(f"a key of role {actor.role} may not do this")
         scope["state"]["actor"] = actor
+        lane = lane_of(handler)
+        if lane is None:
+            await self._pass(actor, scope, receive, send)
+            return
+        with self.state.admission.admitted(lane):
+            LANE.set(lane.name)
+            await self._pass(actor, scope, receive, send)
+
+    async def _pass(self, actor: access.Actor, scope: Any, receive: Receive, send: Send) -> None:
+        db: Database = self.state.db
         key = None
-        if scope["method"] == "POST" and handler.opt.get("idempotency") != "own":
+        if scope["method"] == "POST" and scope["route_handler"].opt.get("idempotency") != "own":
             key = idempotency.key_of(scope)
         if key is None:
             await self.app(scope, receive, send)
@@ -95,6 +106,11 @@ class Gate:
         await idempotency.once(
             db=db, key_id=actor.key_id, key=key, app=self.app, scope=scope, receive=receive, send=send
         )
+
+
+def lane_of(handler: Any) -> Lane | None:
+    """The lane of a route, by its tag."""
+    return next((LANES[tag] for tag in handler.tags or () if tag in LANES), None)
 
 
 def bearer_of(scope: Scope) -> str:
@@ -161,7 +177,9 @@ def create_app(
     handlers = [*collect(), *also]
     check_roles(handlers)
     measures = Measures()
-    state = State({"settings": settings, "db": db, "cache": cache, "clock": clock, "measures": measures})
+    state = State(
+        {"settings": settings, "db": db, "cache": cache, "clock": clock, "measures": measures, "admission": Admission()}
+    )
 
     @asynccontextmanager
     async def opened(app: Litestar) -> AsyncIterator[None]:
@@ -169,16 +187,19 @@ def create_app(
         own_db = None
         if db is None:
             own_db = await Database.open(
-                settings.database_url, connections_max=connections_max, patience_seconds=START_SECONDS_MAX
-            )
+                settings.database_url, connections_max=connections_max, lanes=CONNECTIONS_SHARE,
+                patience_seconds=START_SECONDS_MAX,
+            )  # fmt: skip
         own_cache = await Cache.open(settings.redis_url) if cache is None else None
         app.state.db, app.state.cache = own_db or db, own_cache or cache
         fresh.of(app.state.db)
         memory = near.of(app.state.cache)
         memory.start()
+        state.admission.start()
         try:
             yield
         finally:
+            state.admission.stop()
             await memory.stop()
             await settle.close_all(app.state.db)
             if own_cache is not None:

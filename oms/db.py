@@ -13,8 +13,9 @@ import re
 import time
 import types
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -164,32 +165,55 @@ def tell(tx: Connection, news: Iterable[Any]) -> None:
     _news.setdefault(tx, []).extend(news)
 
 
-class Database:
-    """A pool of connections to one PostgreSQL database."""
+LANE: ContextVar[str | None] = ContextVar("lane", default=None)
+"""Whose connections what runs in this context takes: those of a lane, where the door has such."""
 
-    def __init__(self, pool: asyncpg.Pool, url: str) -> None:
-        self.pool, self.url = pool, url
+
+class Database:
+    """Connections to one PostgreSQL database: a pool, and pools for lanes that wait for nobody else's."""
+
+    def __init__(self, pool: asyncpg.Pool, url: str, lanes: Mapping[str, asyncpg.Pool] | None = None) -> None:
+        self._pool, self.url, self._lanes = pool, url, dict(lanes or {})
         self.listeners: list[Callable[[list[Any]], None]] = []
         """Told what transactions of this door have said by `tell`, as soon as they are committed."""
 
     @classmethod
-    async def open(cls, url: str, *, connections_max: int = 10, patience_seconds: float = 0.0) -> "Database":
-        """Connects; raises what asyncpg raises when the server cannot be reached, also not within the patience."""
+    async def open(
+        cls,
+        url: str,
+        *,
+        connections_max: int = 10,
+        lanes: Mapping[str, float] | None = None,
+        patience_seconds: float = 0.0,
+    ) -> "Database":
+        """Connects; raises what asyncpg raises when the server cannot be reached, also not within the patience.
 
-        async def connect() -> asyncpg.Pool:
+        `lanes` are shares of the connections that a lane has for itself, two at least; the rest is everybody's.
+        """
+
+        async def connect(connections_max: int) -> asyncpg.Pool:
             return await asyncpg.create_pool(
                 url, min_size=1, max_size=connections_max, init=prepare_connection, command_timeout=600,
                 server_settings={"timezone": "UTC", "jit": "off"},
             )  # fmt: skip
 
-        return cls(await patiently(connect, seconds=patience_seconds), url)
+        sizes = {name: max(2, round(share * connections_max)) for name, share in (lanes or {}).items()}
+        rest = max(2, connections_max - sum(sizes.values()))
+        pool = await patiently(lambda: connect(rest), seconds=patience_seconds)
+        return cls(pool, url, {name: await connect(size) for name, size in sizes.items()})
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        """The pool of the lane that this context is in."""
+        return self._lanes.get(LANE.get() or "", self._pool)
 
     async def close(self) -> None:
         """Closes the connections; those in use are ended after 5 s."""
-        try:
-            await asyncio.wait_for(self.pool.close(), 5)
-        except TimeoutError:
-            self.pool.terminate()
+        for pool in (self._pool, *self._lanes.values()):
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except TimeoutError:
+                pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
