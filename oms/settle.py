@@ -151,12 +151,24 @@ class Settle(Generic[Request, Answer]):
 _shared: "weakref.WeakKeyDictionary[Database, dict[Any, Settle[Any, Any]]]" = weakref.WeakKeyDictionary()
 
 
-def shared(db: Database, many: Many, *, after: Callable[[], Awaitable[None]] | None = None) -> Settle[Any, Any]:
-    """The one queue of this database and this kind of request, made when it is first asked for."""
+def shared(
+    db: Database,
+    many: Many,
+    *,
+    after: Callable[[], Awaitable[None]] | None = None,
+    of: Any = None,
+    batch_max: int = BATCH_MAX,
+    queue_max: int = QUEUE_MAX,
+) -> Settle[Any, Any]:
+    """The one queue of this database and this kind of request, made when it is first asked for.
+
+    `of` tells apart queues of a kind whose requests share no transaction.
+    """
     queues = _shared.setdefault(db, {})
-    if many not in queues:
-        queues[many] = Settle(db, many, after=after)
-    return queues[many]
+    key = many if of is None else of
+    if key not in queues:
+        queues[key] = Settle(db, many, after=after, batch_max=batch_max, queue_max=queue_max)
+    return queues[key]
 
 
 async def close_all(db: Database) -> None:

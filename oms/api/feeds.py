@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -21,11 +22,15 @@ from oms.errors import BadInput, FeedRefused
 from oms.flows import govern
 from oms.flows.ingest import acknowledge, apply, holds, look, messages, stage
 from oms.settings import Settings
+from oms.settle import shared
 
 SENDERS = frozenset({"integrator", "operator", "admin"})
 READERS = frozenset({"integrator", "planner", "operator", "approver", "admin"})
 MOVEMENTS_MAX = messages.MESSAGES_MAX
 POSTED_MAX = 10_000
+REQUESTS_TOGETHER_MAX = 8
+"""Requests with movements of a source that share a transaction."""
+REQUESTS_WAITING_MAX = 64
 
 Cursor = Annotated[str | None, QueryParameter(max_length=1000, description="`next` of the page before.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Items of a page.")]
@@ -226,10 +231,13 @@ async def send_movements(
         items: list[dict[str, Any]] = [msgspec.to_builtins(result) for result in results.values()]
         first = results[0]
         raise BadInput(f"no message can be understood; the first: {first.field}: {first.reason}", items=items)
-    taken = await messages.take(db, source=source, messages=[m for _, m in good], who=actor.who)
+    queue = shared(
+        db, partial(messages.take_together, source=source, who=actor.who), of=("movements", source, actor.who),
+        after=partial(cache.wake, "project"), batch_max=REQUESTS_TOGETHER_MAX, queue_max=REQUESTS_WAITING_MAX,
+    )  # fmt: skip
+    taken: list[messages.Result] = await queue.ask([message for _, message in good])
     for (index, _), result in zip(good, taken, strict=True):
         results[index] = MovementResult(index, result.id, result.outcome, detail=result.detail)
-    await cache.wake("project")
     return Response([results[index] for index in range(len(data))])
 
 

@@ -1,5 +1,6 @@
 """Feeds, holds, runs and fulfillments through their doors."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from typing import Any
@@ -373,3 +374,23 @@ async def test_a_store_that_cannot_fulfill_is_not_asked_again(db: Database, http
     assert sorted(places[0] + places[1]) == ["S1", "W1"]
     assert places[2] == []
     assert (await on_hand(db, "A", "S1"), await on_hand(db, "A", "W1")) == (0, 0)
+
+
+async def test_movements_that_arrive_together_are_settled_together_and_each_gets_its_own_results(
+    db: Database, http: httpx.AsyncClient, erp: dict[str, str]
+) -> None:
+    await baseline(db, "erp", "A,S1,50\nB,S1,50")
+
+    def said(n: int) -> list[dict[str, object]]:
+        return [
+            {"id": f"{n}-{k}", "sku": "AB"[k % 2], "location": "S1", "kind": "adjustment", "quantity": -1,
+             "occurred_at": "2026-11-23T13:00:00Z"}
+            for k in range(3)
+        ] + [{"id": "shared", "sku": "A", "location": "S1", "kind": "adjustment", "quantity": -1,
+              "occurred_at": "2026-11-23T13:00:00Z"}]  # fmt: skip
+
+    answers = await asyncio.gather(*(http.post("/v1/feeds/erp/movements", json=said(n), headers=erp) for n in range(6)))
+    outcomes = [[row["outcome"] for row in answer.json()] for answer in answers]
+    assert all(o[:3] == ["applied"] * 3 for o in outcomes)
+    assert sorted(o[3] for o in outcomes) == ["applied", *["duplicate"] * 5]
+    assert (await on_hand(db, "A", "S1"), await on_hand(db, "B", "S1")) == (50 - 12 - 1, 50 - 6)

@@ -105,6 +105,16 @@ async def take(
     return results
 
 
+async def take_together(
+    tx: Connection, requests: Sequence[Sequence[Message]], *, source: str, who: str
+) -> list[list[Result]]:
+    """Takes what several requests of a source say, in their order, in one transaction; gives the results of each."""
+    found = await teller(tx, source)
+    every = [message for messages in requests for message in messages]
+    results = iter(await take_in(tx, source=found, messages=every, who=who))
+    return [[next(results) for _ in messages] for messages in requests]
+
+
 def content_hash(message: Message) -> bytes:
     """What makes a message the same message."""
     return hashlib.sha256(msgspec.json.encode(message, order="sorted")).digest()
@@ -119,7 +129,7 @@ async def take_in(
     feed_id: int | None = None,
     retry: bool = False,
 ) -> list[Result]:
-    """Takes up to MESSAGES_MAX messages in the caller's transaction; `retry` takes parked ones again."""
+    """Takes some thousands of messages in the caller's transaction; `retry` takes parked ones again."""
     results: dict[int, Result] = {}
     puts: dict[int, _Put] = {}
     fresh = await _inbox(tx, source, messages, results, puts, feed_id=feed_id, retry=retry)
