@@ -68,7 +68,7 @@ async def open_retailer(
     url = url.replace("/postgres?", f"/{name}?")
     await migrate(url)
     codes = [f"L{n:03d}" for n in range(LOCATIONS)]
-    owned = {"facts": ["quantity"], "locations": codes}
+    owned = {"facts": ["quantity", "sale"], "locations": codes}
     rows: dict[str, list[dict[str, Any]]] = {
         "locations": [{"code": code, "kind": "store"} for code in codes],
         "pools": [{"code": "web", "locations": codes}, {"code": "market", "locations": codes[::2]}],

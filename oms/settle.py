@@ -92,8 +92,10 @@ class Settle(Generic[Request, Answer]):
         batch_max: int = BATCH_MAX,
         queue_max: int = QUEUE_MAX,
         after: Callable[[], Awaitable[None]] | None = None,
+        weigh: Callable[[Request], int] = lambda request: 1,
     ) -> None:
         self.db, self.many, self.batch_max, self.queue_max, self.after = db, many, batch_max, queue_max, after
+        self.weigh = weigh
         self._waiting: deque[tuple[Request, asyncio.Future[Any]]] = deque()
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -122,6 +124,17 @@ class Settle(Generic[Request, Answer]):
             await self._worker
             self._worker = None
 
+    def _next(self) -> list[tuple[Request, asyncio.Future[Any]]]:
+        """The requests that are settled together next: up to `batch_max` by weight, one at least."""
+        batch: list[tuple[Request, asyncio.Future[Any]]] = []
+        left = self.batch_max
+        while self._waiting and (not batch or self.weigh(self._waiting[0][0]) <= left):
+            request, future = self._waiting.popleft()
+            if not future.done():
+                batch.append((request, future))
+                left -= self.weigh(request)
+        return batch
+
     async def _work(self) -> None:
         while True:
             if not self._waiting:
@@ -130,8 +143,7 @@ class Settle(Generic[Request, Answer]):
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            batch = [self._waiting.popleft() for _ in range(min(self.batch_max, len(self._waiting)))]
-            batch = [(request, future) for request, future in batch if not future.done()]
+            batch = self._next()
             if not batch:
                 continue
             try:
@@ -159,6 +171,7 @@ def shared(
     of: Any = None,
     batch_max: int = BATCH_MAX,
     queue_max: int = QUEUE_MAX,
+    weigh: Callable[[Any], int] = lambda request: 1,
 ) -> Settle[Any, Any]:
     """The one queue of this database and this kind of request, made when it is first asked for.
 
@@ -167,7 +180,7 @@ def shared(
     queues = _shared.setdefault(db, {})
     key = many if of is None else of
     if key not in queues:
-        queues[key] = Settle(db, many, after=after, batch_max=batch_max, queue_max=queue_max)
+        queues[key] = Settle(db, many, after=after, batch_max=batch_max, queue_max=queue_max, weigh=weigh)
     return queues[key]
 
 

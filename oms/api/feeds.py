@@ -1,5 +1,6 @@
 """Feeds: snapshots as a stream, movements by the thousand, what of ours a source has posted; and what became of them."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -28,9 +29,9 @@ SENDERS = frozenset({"integrator", "operator", "admin"})
 READERS = frozenset({"integrator", "planner", "operator", "approver", "admin"})
 MOVEMENTS_MAX = messages.MESSAGES_MAX
 POSTED_MAX = 10_000
-REQUESTS_TOGETHER_MAX = 8
-"""Requests with movements of a source that share a transaction."""
-REQUESTS_WAITING_MAX = 64
+TOGETHER_MAX = 100
+"""Movements that share a transaction: carts of their skus wait no longer than for so many."""
+WAITING_MAX = 640
 
 Cursor = Annotated[str | None, QueryParameter(max_length=1000, description="`next` of the page before.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Items of a page.")]
@@ -233,9 +234,11 @@ async def send_movements(
         raise BadInput(f"no message can be understood; the first: {first.field}: {first.reason}", items=items)
     queue = shared(
         db, partial(messages.take_together, source=source, who=actor.who), of=("movements", source, actor.who),
-        after=partial(cache.wake, "project"), batch_max=REQUESTS_TOGETHER_MAX, queue_max=REQUESTS_WAITING_MAX,
+        after=partial(cache.wake, "project"), batch_max=TOGETHER_MAX, queue_max=WAITING_MAX, weigh=len,
     )  # fmt: skip
-    taken: list[messages.Result] = await queue.ask([message for _, message in good])
+    every = [message for _, message in good]
+    pieces = [every[start : start + TOGETHER_MAX] for start in range(0, len(every), TOGETHER_MAX)]
+    taken: list[messages.Result] = [r for some in await asyncio.gather(*map(queue.ask, pieces)) for r in some]
     for (index, _), result in zip(good, taken, strict=True):
         results[index] = MovementResult(index, result.id, result.outcome, detail=result.detail)
     return Response([results[index] for index in range(len(data))])
