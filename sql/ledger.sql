@@ -15,25 +15,20 @@ select location_id, segment from layout_location where layout_id = :layout_id;
 -- One update per sku: reservations and counters as given, supply summed anew where stock changed.
 with n as (
   select * from unnest(:skus::int[], :reserved::text[], :taken::jsonb[]) as n(sku_id, reserved, taken)
+), anew as materialized (
+  select sku_id, layout_id, cardinality(supply) as segments from availability where sku_id = any(:resum::int[])
 ), units as (
-  select s.sku_id, g.segment,
-         sum(greatest(0, s.on_hand - s.held - s.allocated - s.safety_stock)) as units
-    from stock s
+  select s.sku_id, g.segment, sum(s.on_hand - s.held - s.allocated - s.safety_stock) as units
+    from anew a
+    join stock s on s.sku_id = a.sku_id and s.on_hand - s.held - s.allocated - s.safety_stock > 0
     join location l on l.location_id = s.location_id and l.is_on
-    join availability a on a.sku_id = s.sku_id
     join layout_location g on g.layout_id = a.layout_id and g.location_id = s.location_id
-   where s.sku_id = any(:resum::int[])
    group by s.sku_id, g.segment
 ), summed as (
-  select sku_id, array_agg(units order by segment) as supply
-    from (select sku_id, segment, least(sum(units), 2147483647)::int as units
-            from (select sku_id, segment, units from units
-                  union all
-                  select a.sku_id, g.segment, 0
-                    from availability a, generate_series(0, cardinality(a.supply) - 1) g(segment)
-                   where a.sku_id = any(:resum::int[])) z
-           group by sku_id, segment) y
-   group by sku_id
+  select a.sku_id, array_agg(least(coalesce(u.units, 0), 2147483647)::int order by g.segment) as supply
+    from anew a cross join lateral generate_series(0, a.segments - 1) g(segment)
+    left join units u on u.sku_id = a.sku_id and u.segment = g.segment
+   group by a.sku_id
 ), written as (
   update availability v
      set version = v.version + 1,
