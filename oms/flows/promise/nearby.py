@@ -9,7 +9,7 @@ from oms.db import Database, Sql
 from oms.domain import atp as law
 from oms.domain import places
 from oms.errors import BadInput, NotFound
-from oms.flows.promise.explain import StockHere, stock_by_location
+from oms.flows.promise.past import StockHere, stock_by_location
 
 sql = Sql("promise")
 
