@@ -1,15 +1,35 @@
--- name: incoming_here
--- The next receipt of each of these skus at each location, from this day on.
-select distinct on (sku_id, location_id) sku_id, location_id, due_on
-  from incoming
- where sku_id = any(:skus::int[]) and quantity > 0 and due_on >= :today
- order by sku_id, location_id, due_on;
+-- name: near_here
+-- The next locations, nearest to a place first, of those where all parts of a sku lie or that expect it: units of each
+-- part, in the order given, as far as their segments may promise any; and the day of the next receipt.
+with part as (
+  select * from unnest(:skus::int[], :pers::int[]) with ordinality as p(sku_id, per, nth)
+), lies as (
+  select s.location_id, array_agg(s.on_hand - s.held - s.allocated - s.safety_stock order by p.nth) as units
+    from part p
+    join stock s using (sku_id)
+   where s.on_hand - s.held - s.allocated - s.safety_stock >= p.per
+   group by s.location_id having count(*) = cardinality(:skus::int[])
+), due as (
+  select location_id, min(due_on) as due_on from incoming
+   where sku_id = :sku_id and quantity > 0 and due_on >= :today group by location_id
+)
+select l.location_id, l.code, l.name, l.lat, l.lon, g.segment,
+       case when g.segment = any(:giving::int[]) then i.units end as units, d.due_on
+  from layout_location g
+  join location l on l.location_id = g.location_id and l.is_on
+  left join lies i on i.location_id = g.location_id
+  left join due d on d.location_id = g.location_id
+ where g.layout_id = :layout_id and g.segment = any(:segments::int[])
+   and (d.location_id is not null or (i.location_id is not null and g.segment = any(:giving::int[])))
+ order by sin(radians(l.lat - :lat) / 2) ^ 2
+          + cos(radians(:lat)) * cos(radians(l.lat)) * sin(radians(l.lon - :lon) / 2) ^ 2 nulls last, l.code
+ limit :limit offset :skip;
 
 -- name: stock_by_location
--- Every location of a layout with its stock of a sku, and its segment.
+-- Every location of a layout with its stock of a sku, and its segment. Nothing is kept back where nothing ever was.
 select l.location_id, l.code, l.name, l.kind, l.is_on, l.lat, l.lon, g.segment,
        coalesce(s.on_hand, 0) as on_hand, coalesce(s.held, 0) as held, coalesce(s.allocated, 0) as allocated,
-       coalesce(s.safety_stock, 0) as safety_stock
+       case when s.version > 0 then s.safety_stock else 0 end as safety_stock
   from layout_location g
   join location l using (location_id)
   left join stock s on s.location_id = l.location_id and s.sku_id = :sku_id
@@ -197,7 +217,8 @@ with was_on as (
 )
 select l.location_id, l.code, l.name, l.kind, coalesce(o.is_on, l.is_on) as is_on, l.lat, l.lon, g.segment,
        coalesce(m.on_hand, 0) as on_hand, coalesce(w.held, s.held, 0) as held,
-       coalesce(w.allocated, s.allocated, 0) as allocated, coalesce(w.safety_stock, s.safety_stock, 0) as safety_stock
+       coalesce(w.allocated, s.allocated, 0) as allocated,
+       case when m.on_hand is not null then coalesce(w.safety_stock, s.safety_stock, 0) else 0 end as safety_stock
   from layout_location g
   join location l using (location_id)
   left join was_on o on o.row_id = l.location_id
