@@ -4,13 +4,14 @@ from datetime import date, datetime
 
 import msgspec
 
-from oms import named, numbers
+from oms import ledger, named, numbers
 from oms.cache import Projection
 from oms.db import Database, Sql
 from oms.domain import atp as law
 from oms.domain import places
 from oms.domain.atp import Layout
 from oms.errors import BadInput, NotFound
+from oms.numbers import Shelf
 
 sql = Sql("promise")
 
@@ -42,6 +43,30 @@ class _Here(msgspec.Struct, frozen=True):
     segment: int
     units: list[int] | None
     due_on: date | None
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A part of what was asked for: its row, and how many of it are in one."""
+
+    read: Shelf
+    row: Projection
+    per: int
+
+    @property
+    def layout(self) -> Layout:
+        return self.read.layouts[self.row.layout_id]
+
+    def units(self, segment: int | None, available: int) -> int:
+        """What may be promised from one location that has so many."""
+        if segment is None:
+            return 0
+        return law.atp_location(
+            self.layout, self.row.supply, self.row.reserved, segment=segment, available=available
+        )  # fmt: skip
+
+    def gives(self, layout: Layout, segment: int) -> bool:
+        """Whether any location of a segment may give some, as far as is known."""
+        return self.layout != layout or self.units(segment, self.row.supply[segment]) >= self.per
 
 
 near_here = sql.rows("near_here", _Here)
@@ -79,29 +104,26 @@ async def nearby(
         rule = (await named.rules_of(tx, [channel_id], skus=[name.sku_id, *skus]))[channel_id]
         read = await numbers.read(tx, {name.sku_id, *skus}, today=now.date())
         most = read.number(read.codes[name.sku_id], rule, now=now)
-        parts = [(read.rows[read.codes[part.sku_id]], part.quantity) for part in name.parts]
-        # while a change of pools is followed, rows of an older layout may stand beside the new; they are few and brief
-        layout = read.layouts[parts[0][0].layout_id]
+        parts = [_Part(read, read.rows[read.codes[part.sku_id]], part.quantity) for part in name.parts]
+        layout = parts[0].layout
         if rule.pool_id not in layout.pools:
             return []
         bit = 1 << layout.pools.index(rule.pool_id)
         segments = [place for place, mask in enumerate(layout.segments) if mask & bit]
-        giving = [
-            place
-            for place in segments
-            if most and all(_units(layout, row, place, row.supply[place]) for row, _ in parts)
-        ]
+        giving = [place for place in segments if most and all(part.gives(layout, place) for part in parts)]
+        # while a change of pools is followed, parts may stand by different layouts for a moment
+        others = {p.row.layout_id: await ledger.segments(tx, p.row.layout_id) for p in parts if p.layout != layout}
         near: list[Near] = []
         skip, page = 0, limit + PAGE_MORE
         while len(near) < limit:
             here = await near_here(
-                tx, skus=skus, pers=[per for _, per in parts], sku_id=name.sku_id, today=now.date(),
+                tx, skus=skus, pers=[part.per for part in parts], sku_id=name.sku_id, today=now.date(),
                 layout_id=layout.layout_id, segments=segments, giving=giving, lat=lat, lon=lon, limit=page, skip=skip,
             )  # fmt: skip
             for place in here:
                 there = [
-                    (_units(layout, row, place.segment, units), per)
-                    for units, (row, per) in zip(place.units or [0] * len(parts), parts, strict=True)
+                    (part.units(_segment(others, part, place), units), part.per)
+                    for units, part in zip(place.units or [0] * len(parts), parts, strict=True)
                 ]
                 available = min(most, law.kit_atp(there))
                 if available or place.due_on:
@@ -113,8 +135,9 @@ async def nearby(
     return near[:limit]
 
 
-def _units(layout: Layout, row: Projection, segment: int, available: int) -> int:
-    return law.atp_location(layout, row.supply, row.reserved, segment=segment, available=available)
+def _segment(others: dict[int, dict[int, int]], part: _Part, place: _Here) -> int | None:
+    segments = others.get(part.row.layout_id)
+    return place.segment if segments is None else segments.get(place.location_id)
 
 
 def _near(place: _Here, available: int, *, lat: float, lon: float, now: datetime) -> Near:
