@@ -22,6 +22,7 @@ BENCHMARKS = {
     "contention": "10,000 carts at once for the last 1,000 units: exactly so many are sold, every time",
     "memory": "500,000 skus for 12 channels, projected in Redis",
     "movements": "sales by the API, settled by group commit, beside carts",
+    "nearby": "the closest of 2,000 locations that have a sku, beside a bare round trip",
     "push": "what channels may sell, computed and told, beside a bare upsert and bare posting",
     "reserve": "carts reserved over HTTP, beside a constant answer and the usual way of a transaction each",
     "start": "`oms --help` beside a bare Python, and `oms demo --once`",

@@ -140,7 +140,7 @@ def shopfront(*, skus: int, workers: int = 1, role: str = "storefront") -> Itera
             [sys.executable, "-c", "from oms.house import part; part('worker')"], env=told, start_new_session=True
         )
         try:
-            _await_ready(server, port)
+            await_ready(server, port)
             with Child("benchmarks.generator") as generator:
                 generator.said()
                 yield Shopfront(running, url=url, key=key, port=port, server=server, generator=generator)
@@ -185,7 +185,8 @@ async def take(db: Database, file: Path, *, scope: Literal["full", "partial"]) -
     await apply.apply(db, feed_id=staged.feed_id, who="benchmark")
 
 
-def _await_ready(server: subprocess.Popen[bytes], port: int) -> None:
+def await_ready(server: subprocess.Popen[bytes], port: int) -> None:
+    """Waits until a service is ready. Raises Missing where it ends, or is not ready in time."""
     until = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < until:
         if server.poll() is not None:

@@ -11,10 +11,11 @@ from litestar.types import ASGIApp
 
 from oms.access import Actor
 from oms.api.ready import Ready
-from oms.api.scope import channel_of, check_location
+from oms.api.scope import channel_of, channels_seen, check_location
 from oms.cache import Cache
 from oms.db import Database
 from oms.errors import BadInput
+from oms.flows.promise.evidence import Sees
 from oms.flows.promise.explain import Explained, explain
 from oms.flows.promise.nearby import LIMIT_MAX, Near, nearby, place_of
 from oms.flows.promise.places import at_locations
@@ -135,9 +136,17 @@ async def atp_of_many(
 
 
 @get("/v1/atp/{sku:str}/explain", opt={"roles": READ}, tags=["atp"])
-async def explain_atp(db: Database, actor: Actor, now: datetime, sku: str, channel: str) -> Explained:
-    """The waterfall from on hand to the channel's number: its steps add up to it."""
-    return await explain(db, channel_id=await channel_of(db, actor, channel), sku=sku, now=now)
+async def explain_atp(
+    *, db: Database, actor: Actor, now: datetime, sku: str, channel: str, at: datetime | None = None
+) -> Explained:
+    """The waterfall from on hand to the channel's number, now or `at` a past moment: its steps add up to it.
+
+    `evidence` holds the rows behind the steps, as far as the caller sees them.
+    """
+    if at is not None and at.tzinfo is None:
+        raise BadInput("at: a moment with its offset is expected, as 2026-11-23T08:00:00Z")
+    channel_id = await channel_of(db, actor, channel)
+    return await explain(db, channel_id=channel_id, sku=sku, now=now, at=at, sees=_sees(actor))
 
 
 @get("/v1/atp/{sku:str}/nearby", opt={"roles": READ}, tags=["atp"])
@@ -161,6 +170,14 @@ async def atp_nearby(
     here = place_of(postal_code=postal_code, country=country, lat=lat, lon=lon)
     near = await nearby(db, channel_id=channel_id, sku=sku, lat=here[0], lon=here[1], limit=limit, now=now)
     return NearbyAnswer(near)
+
+
+def _sees(actor: Actor) -> Sees:
+    """The rows that the caller sees behind a number: those of its channels, and of its own store where it has one."""
+    if not actor.is_bound:
+        return Sees()
+    own = actor.location_ids if actor.location_id is None else frozenset({actor.location_id})
+    return Sees(frozenset(channels_seen(actor) or ()), own)
 
 
 def _answer(channel: str, found: Found) -> AtpAnswer:

@@ -19,7 +19,8 @@ from oms.embedded.server import Server
 LOOK_SECONDS = 0.1
 LOG_BYTES_MAX = 20_000_000
 RESTARTS_MAX = 5
-"""Restarts within a minute beyond which the keeper gives up."""
+"""Restarts within a minute beyond which the keeper waits before the next one: it never gives up."""
+PAUSE_SECONDS = 5.0
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,15 +101,14 @@ def main() -> None:
 
 
 def keep(places: Places, servers: list[Server]) -> None:
-    """Returns when nobody uses the servers and they have stopped. Raises CannotStart when one ends again and again."""
+    """Returns when nobody uses the servers and they have stopped. Raises CannotStart when one cannot be started."""
     restarted: deque[float] = deque(maxlen=RESTARTS_MAX)
     while True:
         for server in servers:
             if not server.runs:
                 if len(restarted) == RESTARTS_MAX and time.monotonic() - restarted[0] < 60:
-                    raise CannotStart(
-                        f"An embedded server ended {RESTARTS_MAX + 1} times in a minute; see {places.log}."
-                    )
+                    print(f"{RESTARTS_MAX} restarts in a minute: waiting", file=sys.stderr, flush=True)
+                    time.sleep(PAUSE_SECONDS)
                 restarted.append(time.monotonic())
                 print(f"{server.name} ended by itself; starting it again", file=sys.stderr, flush=True)
                 server.launch()

@@ -188,6 +188,13 @@ async def test_nearby_and_explain_speak_of_the_same_units(
     assert [(item["location"], item["available"]) for item in near.json()["items"]] == [("S1", 3)]
     explained = (await http.get("/v1/atp/A/explain", params={"channel": "web"}, headers=shop)).json()
     assert sum(step["units"] for step in explained["steps"]) == explained["atp"] == 3
+    for at, status, atp in (
+        ("2020-01-01T00:00:00Z", 200, 0),
+        ("2999-01-01T00:00:00Z", 400, None),
+        ("2020-01-01T00:00:00", 400, None),
+    ):
+        past = await http.get("/v1/atp/A/explain", params={"channel": "web", "at": at}, headers=shop)
+        assert (past.status_code, past.json().get("atp")) == (status, atp)
     lost = await http.get("/v1/atp/A/nearby", params={"channel": "web", "lat": 1}, headers=shop)
     assert lost.status_code == 400
 

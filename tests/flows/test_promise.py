@@ -16,7 +16,7 @@ from oms.flows.network import load
 from oms.flows.promise.explain import Explained, explain
 from oms.flows.promise.nearby import nearby, place_of
 from oms.flows.promise.places import at_locations
-from oms.flows.promise.read import Atp, atp
+from oms.flows.promise.read import Atp, NextReceipt, atp
 from oms.flows.push.projector import project
 from oms.flows.reserve import Cart, Granted, reserve_many
 from oms.settle import settle_batch
@@ -83,6 +83,7 @@ async def test_atp_is_read_from_redis_and_filled_where_it_has_nothing(
         return [(row.sku, row.atp) for row in found.channels[channel]]
 
     assert await ask("A", "nope", "B", "A") == [("A", 5), ("B", 0)]
+    await cache.projected_upto(time.time())  # somebody looks after Redis: it is believed
     assert (await atp(db, cache, channels=["web"], skus=["nope"], now=NOW)).unknown == ["nope"]
     another = await Database.open(database_url)
     await set_stock(another, sku="A", location="W1", quantity=3)
@@ -149,7 +150,7 @@ async def test_next_is_the_first_receipt_of_the_channels_pool_that_is_not_overdu
     await expect(db, net, "A", "W1", 9, on=date(2026, 11, 20))
     await expect(db, net, "A", "S2", 5, on=date(2026, 11, 25))
     web, none = (await read(db, "A")).next, (await read(db, "B")).next
-    assert (web, none) == ((date(2026, 11, 30), 7), None)
+    assert (web, none) == (NextReceipt(date(2026, 11, 30), 7), None)
 
 
 async def test_a_kit_is_what_its_scarcest_part_allows_and_follows_every_part(db: Database, net: Net) -> None:

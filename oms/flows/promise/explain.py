@@ -1,41 +1,21 @@
 """Why a number is what it is: the waterfall from on hand to ATP, which always adds up to the number that ATP gives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
-from oms import named, numbers
+from oms import named
+from oms.cache import Projection
 from oms.db import Connection, Database, Sql
 from oms.domain import atp as law
 from oms.domain.atp import Layout
-from oms.domain.shape import Rule
-from oms.errors import NotFound
-from oms.numbers import Shelf
+from oms.domain.shape import Shaped
+from oms.errors import BadInput, NotFound
+from oms.flows.promise.evidence import Evidence, Sees, evidence
+from oms.flows.promise.past import Moment, Piece, StockHere, as_it_is, as_it_was
 
 sql = Sql("promise")
-
-
-class StockHere(msgspec.Struct, frozen=True):
-    """A location of a layout with its stock of a sku."""
-
-    location_id: int
-    code: str
-    name: str
-    kind: str
-    is_on: bool
-    lat: float | None
-    lon: float | None
-    segment: int
-    on_hand: int
-    held: int
-    allocated: int
-    safety_stock: int
-
-    @property
-    def available(self) -> int:
-        """Units that may be promised from here."""
-        return max(0, self.on_hand - self.held - self.allocated - self.safety_stock) if self.is_on else 0
 
 
 class LocationStep(msgspec.Struct, frozen=True):
@@ -68,18 +48,32 @@ class Waterfall(msgspec.Struct, frozen=True):
     rule: str | None = None
 
 
+class KitsHere(msgspec.Struct, frozen=True):
+    """Kits that could ship together from a location: what its scarcest part allows there."""
+
+    location: str
+    kits: int
+
+
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """A number with its reasons. A kit has `parts`, and its number is what the scarcest of them allows."""
+    """A number with its reasons, at a moment. A kit has `parts`, and its number is what the scarcest of them allows.
+
+    `near_exact` names the lists that a past moment cannot be told exactly of; steps and the number are exact.
+    """
 
     channel: str
     sku: str
+    at: datetime
     atp: int
-    version: int
+    version: int | None
     per_kit: int | None = None
     steps: list[Waterfall] = []
     locations: list[LocationStep] = []
     pools: list[PoolStep] = []
+    evidence: Evidence | None = None
+    near_exact: list[str] = []
     parts: "list[Explained]" = []
+    together: list[KitsHere] = []
 
 
 class _Pool(msgspec.Struct, frozen=True):
@@ -87,46 +81,77 @@ class _Pool(msgspec.Struct, frozen=True):
     code: str
 
 
-stock_by_location = sql.rows("stock_by_location", StockHere)
 pool_codes = sql.rows("pool_codes", _Pool)
+code_of = sql.one("code_of", str)
+
+EVERYTHING = Sees()
+NEAR_EXACT = ["evidence.holds", "evidence.allocated"]
+"""Of the past: holds are as their sources' clocks say, work that changed since is shown as it was given out."""
 
 
-async def explain(db: Database, *, channel_id: int, sku: str, now: datetime) -> Explained:
-    """The waterfall of a sku for a channel, all read at one moment; NotFound where nobody knows the sku."""
-    async with db.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        names = await named.skus_of(connection, {(channel_id, sku)})
+async def explain(
+    db: Database, *, channel_id: int, sku: str, now: datetime, at: datetime | None = None, sees: Sees = EVERYTHING
+) -> Explained:
+    """The waterfall of a sku for a channel, all read at one moment: now, or as of `at`.
+
+    Raises NotFound where nobody knows the sku, BadInput for a moment that is yet to come.
+    """
+    if at is not None and at > now:
+        raise BadInput(f"at: {at.isoformat()} is yet to come; give a past moment, or none for now")
+    async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
+        names = await named.skus_of(tx, {(channel_id, sku)})
         if not names:
             raise NotFound(f"no sku has the code {sku!r}")
         name = names[channel_id, sku]
-        rule = (await named.rules_of(connection, [channel_id]))[channel_id]
-        ids = {name.sku_id, *(part.sku_id for part in name.parts)}
-        read = await numbers.read(connection, ids, today=now.date())
-        if not name.is_kit:
-            return await _one(connection, rule, name.sku_id, read, now)
-        parts = [
-            msgspec.structs.replace(await _one(connection, rule, p.sku_id, read, now), per_kit=p.quantity)
-            for p in name.parts
-        ]
-    code = read.codes[name.sku_id]
+        if at is None:
+            moment = await as_it_is(tx, channel_id=channel_id, name=name, now=now)
+        else:
+            code = await code_of(tx, sku_id=name.sku_id)
+            moment = await as_it_was(tx, channel_id=channel_id, name=name, code=code, at=at)
+        told = [await _one(tx, moment, part, now=at or now, at=at, sees=sees) for part in moment.parts]
+    if not moment.is_kit:
+        return told[0]
+    told = [msgspec.structs.replace(t, per_kit=p.quantity) for t, p in zip(told, moment.parts, strict=True)]
+    shelf = moment.shelf
+    code = shelf.codes[name.sku_id]
     return Explained(
-        channel=rule.code, sku=code, atp=read.number(code, rule, now=now), parts=parts, version=read.version(code)
-    )
+        channel=moment.rule.code, sku=code, at=at or now, atp=shelf.number(code, moment.rule, now=at or now),
+        version=None if at else shelf.version(code), near_exact=NEAR_EXACT if at else [], together=together(told), parts=told,
+    )  # fmt: skip
 
 
-async def _one(tx: Connection, rule: Rule, sku_id: int, read: Shelf, now: datetime) -> Explained:
-    code = read.codes[sku_id]
-    row = read.rows[code]
-    layout = read.layouts[row.layout_id]
-    found = read.shaped(code, rule, now=now)
+async def _one(
+    tx: Connection, moment: Moment, part: Piece, *, now: datetime, at: datetime | None, sees: Sees
+) -> Explained:
+    rule, shelf = moment.rule, moment.shelf
+    code = shelf.codes[part.sku_id]
+    row = shelf.rows[code]
+    layout = shelf.layouts[row.layout_id]
+    found = shelf.shaped(code, rule, now=now)
     if rule.pool_id not in layout.pools:
-        return Explained(channel=rule.code, sku=code, atp=found.number, version=row.version)
+        return Explained(channel=rule.code, sku=code, at=now, atp=found.number, version=None if at else row.version)
     codes = {p.pool_id: p.code for p in await pool_codes(tx, pools=list(layout.pools))}
     bit = 1 << layout.pools.index(rule.pool_id)
-    here = [
-        place
-        for place in await stock_by_location(tx, sku_id=sku_id, layout_id=row.layout_id)
-        if layout.segments[place.segment] & bit
-    ]
+    here = [place for place in moment.here[part.sku_id] if layout.segments[place.segment] & bit]
+    binding, steps = waterfall(layout, row, found, here, codes, bit)
+    return Explained(
+        channel=rule.code, sku=code, at=now, atp=found.number, version=None if at else row.version, steps=steps,
+        locations=[
+            LocationStep(p.code, p.on_hand, p.held, p.allocated, p.safety_stock, p.is_on, p.available) for p in here
+        ],
+        pools=[
+            PoolStep(codes[pool], row.reserved[j], supply_of(layout, row.supply, 1 << j), j in binding)
+            for j, pool in enumerate(layout.pools)
+        ],
+        evidence=await evidence(tx, moment, sku_id=part.sku_id, here=here, sees=sees, now=now, at=at),
+        near_exact=NEAR_EXACT if at else [],
+    )  # fmt: skip
+
+
+def waterfall(
+    layout: Layout, row: Projection, found: Shaped, here: Sequence[StockHere], codes: Mapping[int, str], bit: int
+) -> tuple[list[int], list[Waterfall]]:
+    """The pools that bind, by position, and the steps that add up to the number."""
     within, binding = binding_pools(layout, found.supply, found.reserved, within=bit)
     steps = [
         Waterfall("on_hand", sum(p.on_hand for p in here)),
@@ -147,16 +172,18 @@ async def _one(tx: Connection, rule: Rule, sku_id: int, read: Shelf, now: dateti
     steps.append(Waterfall("pool_never_below_zero", found.pool - sum(s.units for s in steps)))
     steps += [Waterfall(a.step, a.units, rule=a.rule) for a in found.steps if a.step != "protect"]
     steps.append(Waterfall("never_below_zero", found.number - sum(s.units for s in steps)))
-    return Explained(
-        channel=rule.code, sku=code, atp=found.number, version=row.version, steps=[s for s in steps if s.units],
-        locations=[
-            LocationStep(p.code, p.on_hand, p.held, p.allocated, p.safety_stock, p.is_on, p.available) for p in here
-        ],
-        pools=[
-            PoolStep(codes[pool], row.reserved[j], supply_of(layout, row.supply, 1 << j), j in binding)
-            for j, pool in enumerate(layout.pools)
-        ],
-    )  # fmt: skip
+    return binding, [s for s in steps if s.units]
+
+
+def together(parts: Sequence[Explained]) -> list[KitsHere]:
+    """Kits per location where all their parts lie, by code; locations that have none are left out."""
+    kits: dict[str, list[int]] = {}
+    for part in parts:
+        for place in part.locations:
+            kits.setdefault(place.location, []).append(place.available // (part.per_kit or 1))
+    return [
+        KitsHere(code, min(units)) for code, units in sorted(kits.items()) if len(units) == len(parts) and min(units)
+    ]
 
 
 def supply_of(layout: Layout, supply: Sequence[int], pools: int) -> int:

@@ -4,16 +4,21 @@ from datetime import date, datetime
 
 import msgspec
 
-from oms import named, numbers
+from oms import ledger, named, numbers
+from oms.cache import Projection
 from oms.db import Database, Sql
 from oms.domain import atp as law
 from oms.domain import places
+from oms.domain.atp import Layout
 from oms.errors import BadInput, NotFound
-from oms.flows.promise.explain import StockHere, stock_by_location
+from oms.numbers import Shelf
 
 sql = Sql("promise")
 
 LIMIT_MAX = 200
+
+PAGE_MORE = 10
+"""Locations that are read beyond those asked for: some may have only what other promises need."""
 
 
 class Near(msgspec.Struct, frozen=True):
@@ -29,13 +34,42 @@ class Near(msgspec.Struct, frozen=True):
     pickup_from: str
 
 
-class _Coming(msgspec.Struct, frozen=True):
-    sku_id: int
+class _Here(msgspec.Struct, frozen=True):
     location_id: int
-    due_on: date
+    code: str
+    name: str
+    lat: float | None
+    lon: float | None
+    segment: int
+    units: list[int] | None
+    due_on: date | None
 
 
-incoming_here = sql.rows("incoming_here", _Coming)
+class _Part(msgspec.Struct, frozen=True):
+    """A part of what was asked for: its row, and how many of it are in one."""
+
+    read: Shelf
+    row: Projection
+    per: int
+
+    @property
+    def layout(self) -> Layout:
+        return self.read.layouts[self.row.layout_id]
+
+    def units(self, segment: int | None, available: int) -> int:
+        """What may be promised from one location that has so many."""
+        if segment is None:
+            return 0
+        return law.atp_location(
+            self.layout, self.row.supply, self.row.reserved, segment=segment, available=available
+        )  # fmt: skip
+
+    def gives(self, layout: Layout, segment: int) -> bool:
+        """Whether any location of a segment may give some, as far as is known."""
+        return self.layout != layout or self.units(segment, self.row.supply[segment]) >= self.per
+
+
+near_here = sql.rows("near_here", _Here)
 
 
 def place_of(*, postal_code: str | None, country: str, lat: float | None, lon: float | None) -> tuple[float, float]:
@@ -61,38 +95,54 @@ async def nearby(
 
     `available` is what may be promised there without breaking another promise: what a pick-up would get.
     """
-    async with db.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        names = await named.skus_of(connection, {(channel_id, sku)})
+    async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
+        names = await named.skus_of(tx, {(channel_id, sku)})
         if not names:
             raise NotFound(f"no sku has the code {sku!r}")
         name = names[channel_id, sku]
-        rule = (await named.rules_of(connection, [channel_id]))[channel_id]
-        ids = {name.sku_id, *(part.sku_id for part in name.parts)}
-        read = await numbers.read(connection, ids, today=now.date())
-        coming = await incoming_here(connection, skus=sorted(ids), today=now.date())
+        skus = [part.sku_id for part in name.parts]
+        rule = (await named.rules_of(tx, [channel_id], skus=[name.sku_id, *skus]))[channel_id]
+        read = await numbers.read(tx, {name.sku_id, *skus}, today=now.date())
         most = read.number(read.codes[name.sku_id], rule, now=now)
-        stock: dict[str, list[tuple[StockHere, int, int]]] = {}
-        for part in name.parts:
-            row = read.rows[read.codes[part.sku_id]]
-            layout = read.layouts[row.layout_id]
-            bit = 1 << layout.pools.index(rule.pool_id) if rule.pool_id in layout.pools else 0
-            for place in await stock_by_location(connection, sku_id=part.sku_id, layout_id=row.layout_id):
-                if layout.segments[place.segment] & bit and place.is_on:
-                    units = law.atp_location(
-                        layout, row.supply, row.reserved, segment=place.segment, available=place.available
-                    )
-                    stock.setdefault(place.code, []).append((place, units, part.quantity))
-    due = {(c.sku_id, c.location_id): c.due_on for c in coming}
-    near = []
-    for parts in stock.values():
-        place = parts[0][0]
-        available = min(most, law.kit_atp([(units, per) for _, units, per in parts]))
-        on = due.get((name.sku_id, place.location_id))
-        if available or on:
-            km = None
-            if place.lat is not None and place.lon is not None:
-                km = round(places.distance_km(lat, lon, place.lat, place.lon), 1)
-            first = (now if available else on or now).isoformat()
-            near.append(Near(place.code, place.name, km, available, first))
+        parts = [_Part(read, read.rows[read.codes[part.sku_id]], part.quantity) for part in name.parts]
+        layout = parts[0].layout
+        if rule.pool_id not in layout.pools:
+            return []
+        bit = 1 << layout.pools.index(rule.pool_id)
+        segments = [place for place, mask in enumerate(layout.segments) if mask & bit]
+        giving = [place for place in segments if most and all(part.gives(layout, place) for part in parts)]
+        # while a change of pools is followed, parts may stand by different layouts for a moment
+        others = {p.row.layout_id: await ledger.segments(tx, p.row.layout_id) for p in parts if p.layout != layout}
+        near: list[Near] = []
+        skip, page = 0, limit + PAGE_MORE
+        while len(near) < limit:
+            here = await near_here(
+                tx, skus=skus, pers=[part.per for part in parts], sku_id=name.sku_id, today=now.date(),
+                layout_id=layout.layout_id, segments=segments, giving=giving, lat=lat, lon=lon, limit=page, skip=skip,
+            )  # fmt: skip
+            for place in here:
+                there = [
+                    (part.units(_segment(others, part, place), units), part.per)
+                    for units, part in zip(place.units or [0] * len(parts), parts, strict=True)
+                ]
+                available = min(most, law.kit_atp(there))
+                if available or place.due_on:
+                    near.append(_near(place, available, lat=lat, lon=lon, now=now))
+            if len(here) < page:
+                break
+            skip += page
     near.sort(key=lambda n: (n.km is None, n.km or 0.0, n.location))
     return near[:limit]
+
+
+def _segment(others: dict[int, dict[int, int]], part: _Part, place: _Here) -> int | None:
+    segments = others.get(part.row.layout_id)
+    return place.segment if segments is None else segments.get(place.location_id)
+
+
+def _near(place: _Here, available: int, *, lat: float, lon: float, now: datetime) -> Near:
+    km = None
+    if place.lat is not None and place.lon is not None:
+        km = round(places.distance_km(lat, lon, place.lat, place.lon), 1)
+    first = (now if available else place.due_on or now).isoformat()
+    return Near(place.code, place.name, km, available, first)
