@@ -29,7 +29,19 @@ from oms.cache import Cache
 from oms.db import LANE, Database
 from oms.settings import Settings
 
-DOORS = ("atp", "reservations", "orders", "fulfillments", "feeds", "runs", "exceptions", "network", "pushes", "health")
+DOORS = (
+    "atp",
+    "promises",
+    "reservations",
+    "orders",
+    "fulfillments",
+    "feeds",
+    "runs",
+    "exceptions",
+    "network",
+    "pushes",
+    "health",
+)
 
 BODY_BYTES_MAX = 2_000_000
 """The largest body where a handler states no other limit; a larger one is answered 413."""

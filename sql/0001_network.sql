@@ -44,6 +44,10 @@ create table location (
   capacity_cents  bigint check (capacity_cents >= 0),
   safety_stock    int not null default 0 check (safety_stock >= 0),
   is_on           boolean not null default true,      -- off: available is 0 and brokering leaves it out
+  work_days       text not null default '1111111' check (work_days ~ '^[01]{7}$'),  -- Monday first
+  cut_off         time,                               -- local; what is asked later is begun on the next working day
+  handling_days   int not null default 0 check (handling_days between 0 and 60),
+  holidays        date[] not null default '{}',
   rewrite_after   int,                                -- stock of skus after this one is to follow a change of these two
   baseline_id     bigint,                             -- the snapshot in force
   check ((lat is null) = (lon is null))
@@ -165,6 +169,16 @@ create table status_map (
   hold_code text,
   primary key (source_id, field, value),
   check ((means = 'hold') = (hold_code is not null))
+);
+
+-- how long a method takes over up to so many miles
+create table transit (
+  code     text primary key,
+  method   text not null,
+  miles    double precision not null check (miles > 0),
+  days     int not null check (days between 0 and 365),
+  weekends boolean not null default true,
+  unique (method, miles)
 );
 
 -- rules that shape what may be sold, each with its dates; null channel or sku: all of them

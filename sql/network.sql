@@ -8,7 +8,8 @@ select l.code, jsonb_build_object(
          'code', l.code, 'name', l.name, 'kind', l.kind, 'lat', l.lat, 'lon', l.lon, 'country', l.country,
          'postal_code', l.postal_code, 'time_zone', l.time_zone, 'capacity_orders', l.capacity_orders,
          'capacity_items', l.capacity_items, 'capacity_cents', l.capacity_cents,
-         'safety_stock', l.safety_stock, 'on', l.is_on) as body
+         'safety_stock', l.safety_stock, 'work_days', l.work_days, 'cut_off', to_char(l.cut_off, 'HH24:MI'),
+         'handling_days', l.handling_days, 'holidays', l.holidays, 'on', l.is_on) as body
   from location l
  where (:codes::text[] is null or l.code = any(:codes)) and l.code > :after
  order by l.code limit :limit::int;
@@ -16,14 +17,16 @@ select l.code, jsonb_build_object(
 -- name: write_locations
 -- Makes or changes locations; where what may be sold there changes, their stock is rewritten from the first sku on.
 insert into location as l (code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders,
-                           capacity_items, capacity_cents, safety_stock, is_on)
+                           capacity_items, capacity_cents, safety_stock, work_days, cut_off, handling_days, holidays,
+                           is_on)
 select code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders, capacity_items, capacity_cents,
-       safety_stock, "on"
+       safety_stock, work_days, cut_off, handling_days, holidays, "on"
   from jsonb_to_recordset(:rows) as r(code text, name text, kind text, lat float8, lon float8, country text,
        postal_code text, time_zone text, capacity_orders int, capacity_items int, capacity_cents bigint,
-       safety_stock int, "on" boolean)
+       safety_stock int, work_days text, cut_off time, handling_days int, holidays date[], "on" boolean)
 on conflict (code) do update
-  set name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
+  set work_days = excluded.work_days, cut_off = excluded.cut_off, handling_days = excluded.handling_days,
+      holidays = excluded.holidays, name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
       postal_code = excluded.postal_code, time_zone = excluded.time_zone,
       capacity_orders = excluded.capacity_orders, capacity_items = excluded.capacity_items,
       capacity_cents = excluded.capacity_cents, safety_stock = excluded.safety_stock, is_on = excluded.is_on,
@@ -421,6 +424,22 @@ insert into touched (sku_id) select sku_id from availability order by sku_id;
 -- A rule that waited for a second person is in force.
 update rule set state = 'live', followed_at = null where code = :code and state = 'waiting' and made_by <> :who
 returning rule_id;
+
+-- name: transits
+-- How long methods take.
+select t.code, jsonb_build_object('code', t.code, 'method', t.method, 'miles', t.miles, 'days', t.days,
+                                  'weekends', t.weekends) as body
+  from transit t
+ where (:codes::text[] is null or t.code = any(:codes)) and t.code > :after
+ order by t.code limit :limit::int;
+
+-- name: write_transits
+-- Makes or changes transits.
+insert into transit (code, method, miles, days, weekends)
+select code, method, miles, days, weekends
+  from jsonb_to_recordset(:rows) as r(code text, method text, miles float8, days int, weekends boolean)
+on conflict (code) do update
+  set method = excluded.method, miles = excluded.miles, days = excluded.days, weekends = excluded.weekends;
 
 -- name: policies
 -- Policies of brokering.

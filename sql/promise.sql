@@ -258,3 +258,15 @@ select coalesce(w.was -> 'taken', a.taken) as taken
 -- name: code_of
 -- Our code of a sku.
 select code from sku where sku_id = :sku_id;
+
+-- name: sites
+-- These locations as a promise knows them.
+select code, kind, time_zone, work_days, cut_off, handling_days, holidays from location where code = any(:codes::text[]);
+
+-- name: transits_of
+-- How long a method takes, by miles.
+select method, miles, days, weekends from transit where method = :method order by miles;
+
+-- name: promise_rules
+-- What a channel says of partial promises and backorders, in its settings.
+select coalesce(settings -> 'promise', '{}') as says from channel where channel_id = :channel_id;

@@ -41,6 +41,10 @@ class Location(Row, frozen=True, kw_only=True):
     capacity_items: Count | UnsetType | None = UNSET
     capacity_cents: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType | None = UNSET
     safety_stock: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
+    work_days: Annotated[str, Meta(pattern="^[01]{7}$")] | UnsetType = UNSET
+    cut_off: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
+    handling_days: Annotated[int, Meta(ge=0, le=60)] | UnsetType = UNSET
+    holidays: list[date] | UnsetType = UNSET
     on: bool | UnsetType = UNSET
 
 
@@ -192,6 +196,16 @@ class Rule(Row, frozen=True, kw_only=True):
     on: bool | UnsetType = UNSET
 
 
+class Transit(Row, frozen=True, kw_only=True):
+    """How many days a method takes over up to so many miles."""
+
+    code: Code
+    method: Code | UnsetType = UNSET
+    miles: Annotated[float, Meta(gt=0, le=100_000)] | UnsetType = UNSET
+    days: Annotated[int, Meta(ge=0, le=365)] | UnsetType = UNSET
+    weekends: bool | UnsetType = UNSET
+
+
 class Policy(Row, frozen=True, kw_only=True):
     """A policy of brokering."""
 
@@ -225,7 +239,8 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("locations", "location", Location, needs=("kind",), defaults={
             "name": "", "lat": None, "lon": None, "country": "US", "postal_code": None, "time_zone": "UTC",
-            "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "safety_stock": 0, "on": True}),
+            "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "safety_stock": 0,
+            "work_days": "1111111", "cut_off": None, "handling_days": 0, "holidays": [], "on": True}),
         Kind("pools", "pool", Pool, defaults={"name": "", "locations": []}, grouped=("locations", "location")),
         Kind("channels", "channel", Channel, needs=("pool",), refers={"pool": "pool"}, defaults={
             "name": "", "kind": "none", "mode": "reset", "buffer": 0, "cap": None, "reset_minutes": 60,
@@ -248,6 +263,7 @@ KINDS: dict[str, Kind] = {
         Kind("rules", "rule", Rule, needs=("kind",), refers={"channel": "channel", "sku": "sku"},
              defaults={"channel": None, "sku": None, "units": None, "percent": None, "share_by": None, "days": None, "priority": 0, "from_at": None,
                        "until_at": None, "on": True}),
+        Kind("transits", "transit", Transit, needs=("method", "miles", "days"), defaults={"weekends": True}),
         Kind("policies", "policy", Policy),
         Kind("listeners", "listener", Listener, key=("url",), needs=("secrets",), defaults={"on": True}),
     )

@@ -99,9 +99,9 @@ def _cleaned(kind: Kind, row: dict[str, Any]) -> dict[str, Any]:
                     value = msgspec.json.decode(value)
                 except (msgspec.DecodeError, RecursionError) as error:
                     raise msgspec.ValidationError(f"not valid JSON: {error} - at `$.{name}`") from error
-            elif name in ("barcodes", "locations", "deducted_holds", "secrets"):
+            elif name in ("barcodes", "locations", "deducted_holds", "secrets", "holidays"):
                 value = [part.strip() for part in value.split("|") if part.strip()]
-            elif name in ("on", "acknowledges", "absent_is_zero", "sums_rows"):
+            elif name in ("on", "acknowledges", "absent_is_zero", "sums_rows", "weekends"):
                 value = _YES_NO.get(value.lower(), value.lower() if value else None)
         if value is None or value == "":
             if name == "name":
@@ -126,7 +126,7 @@ def _place(error: msgspec.ValidationError) -> tuple[str, str]:
 
 def _canonical(body: dict[str, Any]) -> dict[str, Any]:
     """Lists whose order means nothing in one order, so that the same said again is no change."""
-    for name in ("barcodes", "locations", "deducted_holds"):
+    for name in ("barcodes", "locations", "deducted_holds", "holidays"):
         if name in body:
             body[name] = sorted(set(body[name]))
     if "components" in body:

@@ -229,3 +229,18 @@ async def test_what_cannot_be_read_is_refused_at_its_field(
     assert field in answer.text
     async with db.connection() as connection:
         assert await connection.fetchval("select count(*) from orders") == 0
+
+
+async def test_a_shop_is_told_by_when_a_cart_can_be_there(db: Database, http: httpx.AsyncClient, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=2)
+    key = bearer(await make_key(db, "storefront", channel="web"))
+    cart = {"channel": "web", "ship_to": {"postal_code": "10001"}, "lines": [{"sku": "A", "quantity": 2}]}
+    said = await http.post("/v1/promise", json=cart, headers=key)
+    assert (said.status_code, said.json()["whole"], said.json()["lines"][0]["parts"][0]["location"]) == (
+        200,
+        True,
+        "S1",
+    )
+    assert (await http.post("/v1/promise", json=cart | {"channel": "local"}, headers=key)).status_code == 404
+    nowhere = await http.post("/v1/promise", json=cart | {"ship_to": {"postal_code": "?"}}, headers=key)
+    assert (nowhere.status_code, "postal_code" in nowhere.text) == (400, True)

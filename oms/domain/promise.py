@@ -1,0 +1,79 @@
+"""When something can be there: local working days, cut-offs in the location's time zone, handling, and transit. Pure."""
+
+from collections.abc import Collection, Sequence
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+KM_PER_MILE = 1.609344
+EVERY_DAY = "1111111"
+DAYS_MAX = 400
+"""Nobody is closed for longer."""
+
+
+class Hours(msgspec.Struct, frozen=True):
+    """When a location works: its weekdays (seven of 0 and 1, Monday first), days off, and the time of its cut-off.
+
+    What is asked after the cut-off is begun on the next working day; handling takes so many working days more.
+    """
+
+    time_zone: str
+    work_days: str = EVERY_DAY
+    cut_off: time | None = None
+    handling_days: int = 0
+    holidays: Collection[date] = ()
+
+
+class Transit(msgspec.Struct, frozen=True):
+    """A method brings a parcel over up to so many miles within so many days; `weekends`: on Saturdays and Sundays too."""
+
+    method: str
+    miles: float
+    days: int
+    weekends: bool = True
+
+
+DEFAULT_TRANSITS = tuple(
+    Transit("", miles, days)
+    for miles, days in ((150, 1), (300, 2), (600, 2), (1000, 3), (1400, 4), (1800, 4), (100_000, 5))
+)
+"""Ground parcels by zone, where nobody has said otherwise (illustrative, as the tariff of brokering)."""
+
+
+def works_on(hours: Hours, day: date) -> bool:
+    """Whether a location works on a day."""
+    return hours.work_days[day.weekday()] == "1" and day not in hours.holidays
+
+
+def ships_on(hours: Hours, now: datetime, *, not_before: date | None = None) -> date | None:
+    """The local day on which what is asked now leaves; None where the location never works."""
+    local = now.astimezone(ZoneInfo(hours.time_zone))
+    day = local.date()
+    if hours.cut_off is not None and local.time() >= hours.cut_off and works_on(hours, day):
+        day += timedelta(days=1)
+    if not_before is not None and not_before > day:
+        day = not_before
+    left = hours.handling_days
+    for _ in range(DAYS_MAX):
+        if works_on(hours, day):
+            if left == 0:
+                return day
+            left -= 1
+        day += timedelta(days=1)
+    return None
+
+
+def arrives_on(shipped: date, transits: Sequence[Transit], km: float | None) -> date | None:
+    """The day on which a parcel is there; an unknown distance is as far as the farthest zone; None beyond all zones."""
+    zones = sorted(transits, key=lambda zone: zone.miles)
+    miles = None if km is None else km / KM_PER_MILE
+    zone = zones[-1] if miles is None else next((z for z in zones if miles <= z.miles), None)
+    if zone is None:
+        return None
+    day, left = shipped, zone.days
+    while left > 0 or (not zone.weekends and day.weekday() >= 5):
+        day += timedelta(days=1)
+        if zone.weekends or day.weekday() < 5:
+            left -= 1
+    return day
