@@ -26,7 +26,7 @@ from oms.api.admission import CONNECTIONS_SHARE, LANES, Admission, Lane
 from oms.api.explorer import Explorer
 from oms.api.metrics import Measured, Measures
 from oms.cache import Cache
-from oms.db import LANE, Database
+from oms.db import LANE, START_SECONDS_MAX, Database
 from oms.settings import Settings
 
 DOORS = (
@@ -170,8 +170,6 @@ def given(state: State) -> dict[str, Provide]:
 
 
 GC_THRESHOLDS = (20_000, 50, 100)
-START_SECONDS_MAX = 60.0
-"""How long a process that starts waits for PostgreSQL, which may be starting, too."""
 
 
 def create_app(

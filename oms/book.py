@@ -16,7 +16,7 @@ from oms import ledger, numbers
 from oms.db import Connection
 from oms.domain import atp
 from oms.domain.atp import Layout
-from oms.domain.shape import Coming, Rule, shaped
+from oms.domain.shape import Coming, Rule, number
 
 PROMISE_BROKEN = "another pool's promise would be broken"
 
@@ -71,10 +71,10 @@ class Book:
         row = self.rows[sku_id]
         taken = {int(c): units + self._taken[sku_id, int(c)] for c, units in row.taken.items()}
         taken[rule.channel_id] = row.taken.get(str(rule.channel_id), 0) + self._taken[sku_id, rule.channel_id]
-        return shaped(
+        return number(
             rule, self.layouts[row.layout_id], self._supply[sku_id], self._reserved[sku_id], sku_id=sku_id, taken=taken,
             now=rule.at, coming=self._coming.get(sku_id, ()),
-        ).number  # fmt: skip
+        )  # fmt: skip
 
     def atp_pool(self, sku_id: int, pool_id: int) -> int:
         """What may be promised of a sku from a pool; 0 where the sku's layout does not know the pool yet."""

@@ -243,6 +243,10 @@ async def prepare_connection(connection: Connection) -> None:
         )  # fmt: skip
 
 
+START_SECONDS_MAX = 60.0
+"""How long a part that starts waits for PostgreSQL, which may be starting, too."""
+
+
 async def patiently(connect: Callable[[], Awaitable[Row]], *, seconds: float) -> Row:
     """What `connect` gives; a server that is away, or only starting, is asked again for so long."""
     end = time.monotonic() + seconds

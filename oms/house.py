@@ -20,13 +20,11 @@ import msgspec
 
 from oms import embedded, logs
 from oms.cache import Cache
-from oms.db import Database, migrate, patiently
+from oms.db import START_SECONDS_MAX, Database, migrate, patiently
 from oms.embedded import CannotStart
 from oms.settings import Settings
 
 READY_SECONDS_MAX = 60
-START_SECONDS_MAX = 60.0
-"""How long a part waits for PostgreSQL, which may be starting, too."""
 PARENT = "COMMONPOOL_PARENT_PID"
 """Tells a part which process to end with; no setting."""
 STOP_SECONDS_MAX = 20

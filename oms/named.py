@@ -1,7 +1,6 @@
 """What callers' codes mean: skus (our codes first, then the shop's own), kits as their parts, locations, channels' rules."""
 
 from collections.abc import Collection
-from datetime import datetime
 
 import msgspec
 
@@ -10,20 +9,6 @@ from oms.domain.order import Named, Part
 from oms.domain.shape import Rule, Shape
 
 sql = Sql("named")
-
-
-class _Shape(msgspec.Struct, frozen=True):
-    code: str
-    kind: str
-    channel_id: int | None
-    sku_id: int | None
-    units: int | None
-    percent: float | None
-    days: int | None
-    priority: int
-    from_at: datetime | None
-    until_at: datetime | None
-    keeps_pool_id: int | None
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -49,7 +34,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 named = sql.rows("named", _Row)
 read_rules = sql.rows("rules", Rule)
-read_shapes = sql.rows("shapes", _Shape)
+read_shapes = sql.rows("shapes", Shape)
 read_places = sql.rows("places", Place)
 channel_named = sql.maybe("channel_named", int)
 
@@ -77,20 +62,8 @@ async def rules_of(
     if channels is not None and not channels:
         return {}
     found = await read_rules(tx, channels=None if channels is None else sorted(channels))
-    rows = await read_shapes(tx, skus=None if skus is None else sorted(skus))
-    if not rows:
-        return {r.channel_id: r for r in found}
-    shapes = [
-        (Shape(**{name: getattr(row, name) for name in Shape.__struct_fields__}), row.keeps_pool_id) for row in rows
-    ]
-    keeps = tuple((shape, pool) for shape, pool in shapes if pool is not None)
-    return {
-        r.channel_id: msgspec.structs.replace(
-            r, keeps=keeps,
-            shapes=tuple(s for s, pool in shapes if pool is None and s.channel_id in (None, r.channel_id)),
-        )
-        for r in found
-    }  # fmt: skip
+    shapes = await read_shapes(tx, skus=None if skus is None else sorted(skus))
+    return {r.channel_id: r.shaped_by(shapes) if shapes else r for r in found}
 
 
 async def places_of(tx: Connection, codes: Collection[str]) -> dict[str, Place]:

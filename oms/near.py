@@ -75,22 +75,32 @@ class Near:
         found = self.seen(skus)
         if found is not None:
             return found
+        found, at = await self._ask(skus)
+        if at is not None:
+            if self._is_newest(at, EPOCH, RULES):
+                self._head = found
+            for sku, row in found.rows.items():
+                if self._is_newest(at, sku):
+                    self._remember(sku, row)
+        oldest = self._asked[0] if self._asked else self._changes
+        for key in [key for key, change in self._changed.items() if change <= oldest]:
+            del self._changed[key]
+        return found
+
+    async def _ask(self, skus: Sequence[str]) -> tuple[Seen, int | None]:
+        """Redis' answer, and the change before which it was asked for; None where it may not be remembered."""
         at = self._changes
         self._asked.append(at)
         try:
             found = await self._cache.get(skus)
         finally:
             self._asked.remove(at)
-        if self._heard_at and found.epoch is not None and at >= self._began:
-            if max(self._changed.get(EPOCH, 0), self._changed.get(RULES, 0)) <= at:
-                self._head = found
-            for sku, row in found.rows.items():
-                if self._changed.get(sku, 0) <= at:
-                    self._remember(sku, row)
-        oldest = self._asked[0] if self._asked else self._changes
-        for key in [key for key, change in self._changed.items() if change <= oldest]:
-            del self._changed[key]
-        return found
+        may_be = self._heard_at and found.epoch is not None and at >= self._began
+        return found, at if may_be else None
+
+    def _is_newest(self, at: int, *keys: str) -> bool:
+        """Whether none of these keys was written since this change."""
+        return all(self._changed.get(key, 0) <= at for key in keys)
 
     def _remember(self, sku: str, row: Projection) -> None:
         if len(self._rows) >= ROWS_MAX and sku not in self._rows:
@@ -126,14 +136,8 @@ class Near:
 
     async def get_head(self) -> None:
         """Learns up to which moment all is projected."""
-        at = self._changes
-        self._asked.append(at)
-        try:
-            found = await self._cache.get([])
-        finally:
-            self._asked.remove(at)
-        unchanged = max(self._changed.get(EPOCH, 0), self._changed.get(RULES, 0)) <= at
-        if self._heard_at and found.epoch is not None and at >= self._began and unchanged and self._head is not None:
+        found, at = await self._ask([])
+        if at is not None and self._head is not None and self._is_newest(at, EPOCH, RULES):
             self._head = found
 
     async def _listen(self) -> None:

@@ -14,7 +14,7 @@ from oms.cache import KitPart, Projection
 from oms.db import Connection, Sql
 from oms.domain import atp as law
 from oms.domain.atp import Layout
-from oms.domain.shape import Coming, Rule, Shaped, shaped
+from oms.domain.shape import Coming, Rule, Shaped, number, shaped
 
 sql = Sql("numbers")
 
@@ -67,13 +67,10 @@ class Shelf(msgspec.Struct, frozen=True):
         row = self.rows[sku]
         if row.parts:
             return law.kit_atp((self.number(part.sku, rule, now=now), part.quantity) for part in row.parts)
-        if rule.shapes or rule.keeps:
-            return self.shaped(sku, rule, now=now).number
-        layout = self.layouts[row.layout_id]
-        if rule.pool_id not in layout.pools:
-            return 0
-        units = law.atp_pool(layout, row.supply, row.reserved, layout.pools.index(rule.pool_id))
-        return law.channel_atp(units, buffer=rule.buffer, cap=rule.cap, taken=row.taken.get(rule.channel_id, 0))
+        return number(
+            rule, self.layouts[row.layout_id], row.supply, row.reserved, sku_id=row.sku_id, taken=row.taken, now=now,
+            coming=row.coming,
+        )  # fmt: skip
 
     def version(self, sku: str) -> int:
         """The version of a sku's number: a kit's is the sum of its own and its components', which never falls."""
@@ -107,15 +104,15 @@ coming_of = sql.rows("coming", _Coming)
 rulebook_version = sql.one("rulebook_version", int)
 
 
-async def read(tx: Connection, skus: Collection[int], *, today: date | None) -> Shelf:
-    """The projections of these skus, and of the components of those that are kits; without `today` no receipts."""
+async def read(tx: Connection, skus: Collection[int], *, today: date) -> Shelf:
+    """The projections of these skus, and of the components of those that are kits."""
     parts: dict[int, list[_Part]] = {}
     for part in await parts_of(tx, skus=sorted(skus)):
         parts.setdefault(part.kit_id, []).append(part)
     every = sorted({*skus, *(p.component_id for made_of in parts.values() for p in made_of)})
     supplies = await supplies_of(tx, skus=every)
     layouts = {k: await ledger.layout(tx, k) for k in {s.layout_id for s in supplies}}
-    coming = await read_coming(tx, every, today=today) if today is not None else {}
+    coming = await read_coming(tx, every, today=today)
     return Shelf(
         {
             s.code: Projection(

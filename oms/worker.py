@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from oms import morning as the_morning
 from oms.cache import Cache
-from oms.db import Database
+from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
@@ -38,8 +38,6 @@ SWEEP_SECONDS = 10
 BROKER_WAKE_SECONDS = 5.0
 """The longest that a run planned by a wake-up may take: rejections are brokered again soon."""
 PUSHES_KEPT_DAYS = 30
-START_SECONDS_MAX = 60.0
-"""How long a worker that starts waits for PostgreSQL, which may be starting, too."""
 
 Context = dict[str, Any]
 

@@ -290,7 +290,11 @@ def faults_of_rule(body: dict[str, Any]) -> list[tuple[str, str]]:
         return [("channel", f"{kind} names the channel that it is for")]
     if body.get("sku") is not None and "share_by" in said:
         return [("sku", "a share that is computed is of all skus")]
-    if body.get("from_at") and body.get("until_at") and _moment(body["from_at"]) >= _moment(body["until_at"]):
+    if (
+        body.get("from_at")
+        and body.get("until_at")
+        and datetime.fromisoformat(body["from_at"]) >= datetime.fromisoformat(body["until_at"])
+    ):
         return [("until_at", "lies before from_at")]
     return []
 
@@ -298,10 +302,6 @@ def faults_of_rule(body: dict[str, Any]) -> list[tuple[str, str]]:
 def is_large(body: dict[str, Any]) -> bool:
     """Whether one person may not decide it alone."""
     return (body.get("units") or 0) > RULE_UNITS_MAX or (body.get("percent") or 0) > RULE_PERCENT_MAX
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
 
 
 def merged(kind: Kind, before: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Shape(msgspec.Struct, frozen=True):
     priority: int = 0
     from_at: datetime | None = None
     until_at: datetime | None = None
+    keeps_pool_id: int | None = None
+    """Of a protection: the pool that its channel sells from."""
 
     def is_live(self, now: datetime) -> bool:
         """Whether it is in force."""
@@ -46,7 +48,7 @@ class Shape(msgspec.Struct, frozen=True):
 class Rule(msgspec.Struct, frozen=True):
     """What shapes a channel's number: the pool that it sells from, units kept back, its cap, and rules.
 
-    `keeps` are the protections of all channels, with the pool that each of them sells from.
+    `keeps` are the protections of all channels.
     """
 
     channel_id: int
@@ -58,7 +60,7 @@ class Rule(msgspec.Struct, frozen=True):
     at: datetime
     """When it was read, by the database's clock."""
     shapes: tuple[Shape, ...] = ()
-    keeps: tuple[tuple[Shape, int], ...] = ()
+    keeps: tuple[Shape, ...] = ()
 
     @property
     def counts(self) -> bool:
@@ -66,7 +68,15 @@ class Rule(msgspec.Struct, frozen=True):
         return (
             self.cap is not None
             or any(s.kind == "cap" for s in self.shapes)
-            or any(s.channel_id == self.channel_id for s, _ in self.keeps)
+            or any(s.channel_id == self.channel_id for s in self.keeps)
+        )
+
+    def shaped_by(self, shapes: Sequence[Shape]) -> "Rule":
+        """This rule under those of these rules that concern its channel."""
+        return msgspec.structs.replace(
+            self,
+            shapes=tuple(s for s in shapes if s.kind != "protect" and s.channel_id in (None, self.channel_id)),
+            keeps=tuple(s for s in shapes if s.kind == "protect"),
         )
 
 
@@ -102,6 +112,28 @@ def chosen(shapes: Iterable[Shape], kind: str, *, sku_id: int, now: datetime) ->
     return min(live, key=lambda s: (-s.priority, s.sku_id is None, s.code), default=None)
 
 
+def number(
+    rule: Rule,
+    layout: Layout,
+    supply: Sequence[int],
+    reserved: Sequence[int],
+    *,
+    sku_id: int,
+    taken: Mapping[int, int],
+    now: datetime,
+    coming: Iterable[Coming] = (),
+) -> int:
+    """What a channel may sell of a sku that is no kit: the number of `shaped`, in less time where no rule shapes it."""
+    if rule.shapes or rule.keeps:
+        return shaped(
+            rule, layout, supply, reserved, sku_id=sku_id, taken=taken, now=now, coming=coming
+        ).number  # fmt: skip
+    if rule.pool_id not in layout.pools:
+        return 0
+    units = atp.atp_pool(layout, supply, reserved, layout.pools.index(rule.pool_id))
+    return atp.channel_atp(units, buffer=rule.buffer, cap=rule.cap, taken=taken.get(rule.channel_id, 0))
+
+
 def shaped(
     rule: Rule,
     layout: Layout,
@@ -118,9 +150,6 @@ def shaped(
     if rule.pool_id not in layout.pools:
         return Shaped(0, 0, list(supply), list(reserved), steps)
     position = layout.pools.index(rule.pool_id)
-    if not (rule.shapes or rule.keeps):
-        pool = atp.atp_pool(layout, supply, reserved, position)
-        return Shaped(_capped(rule, pool, taken, steps), pool, list(supply), list(reserved), steps)
     own = taken.get(rule.channel_id, 0)
     there, kept = list(supply), list(reserved)
     ahead = chosen(rule.shapes, "preorder", sku_id=sku_id, now=now)
@@ -129,13 +158,15 @@ def shaped(
         for c in coming:
             if now.date() <= c.on <= upto:
                 there[c.segment] += c.units
-    plain = atp.atp_pool(layout, there, kept, position)
-    for keep, pool_id in kept_for_others(rule, sku_id=sku_id, now=now):
-        if pool_id in layout.pools and keep.channel_id is not None:
-            kept[layout.pools.index(pool_id)] += max(0, (keep.units or 0) - taken.get(keep.channel_id, 0))
     units = pool = atp.atp_pool(layout, there, kept, position)
-    if pool != plain:
-        steps.append(Applied("protect", pool - plain))
+    for keep in kept_for_others(rule, sku_id=sku_id, now=now):
+        if keep.keeps_pool_id in layout.pools and keep.channel_id is not None:
+            kept[layout.pools.index(keep.keeps_pool_id)] += max(0, (keep.units or 0) - taken.get(keep.channel_id, 0))
+    if kept != list(reserved):
+        units = atp.atp_pool(layout, there, kept, position)
+        if units != pool:
+            steps.append(Applied("protect", units - pool))
+        pool = units
     buffer = chosen(rule.shapes, "buffer", sku_id=sku_id, now=now)
     back = rule.buffer if buffer is None else _of(buffer, units)
     if back:
@@ -153,33 +184,21 @@ def shaped(
     return Shaped(max(0, units), pool, there, kept, steps)
 
 
-def kept_for_others(rule: Rule, *, sku_id: int, now: datetime) -> list[tuple[Shape, int]]:
+def kept_for_others(rule: Rule, *, sku_id: int, now: datetime) -> list[Shape]:
     """Protections, one per channel, of a class above that of this rule's channel; the class is the rule's priority."""
-    best: dict[int, tuple[Shape, int]] = {}
-    for channel_id in {s.channel_id for s, _ in rule.keeps if s.channel_id is not None}:
-        of_channel = [(s, pool) for s, pool in rule.keeps if s.channel_id == channel_id]
-        keep = chosen([s for s, _ in of_channel], "protect", sku_id=sku_id, now=now)
+    best: dict[int, Shape] = {}
+    for channel_id in {s.channel_id for s in rule.keeps if s.channel_id is not None}:
+        of_channel = [s for s in rule.keeps if s.channel_id == channel_id]
+        keep = chosen(of_channel, "protect", sku_id=sku_id, now=now)
         if keep is not None:
-            best[channel_id] = keep, of_channel[0][1]
-    mine = best[rule.channel_id][0].priority if rule.channel_id in best else None
+            best[channel_id] = keep
+    mine = best[rule.channel_id].priority if rule.channel_id in best else None
     return [
-        (keep, pool)
-        for channel_id, (keep, pool) in sorted(best.items())
+        keep
+        for channel_id, keep in sorted(best.items())
         if channel_id != rule.channel_id and (mine is None or keep.priority > mine)
     ]
 
 
 def _of(shape: Shape, units: int) -> int:
     return int(units * shape.percent / 100) if shape.percent is not None else shape.units or 0
-
-
-def _capped(rule: Rule, units: int, taken: Mapping[int, int], steps: list[Applied]) -> int:
-    if rule.buffer:
-        steps.append(Applied("buffer", -rule.buffer))
-        units -= rule.buffer
-    if rule.cap is not None:
-        left = rule.cap - taken.get(rule.channel_id, 0)
-        if left < units:
-            steps.append(Applied("cap", left - units))
-            units = left
-    return max(0, units)

@@ -16,7 +16,7 @@ from oms.domain.order import CartLine
 from oms.domain.promise import DEFAULT_TRANSITS, Hours, Transit, arrives_on, ships_on
 from oms.domain.shape import Rule
 from oms.errors import BadInput, NotFound
-from oms.flows.promise.nearby import Near, nearby
+from oms.flows.promise.nearby import Near, near_of
 from oms.numbers import Shelf
 
 sql = Sql("promise")
@@ -101,17 +101,19 @@ async def promise(
     units: dict[str, int] = {}
     for line in lines:
         units[line.sku] = units.get(line.sku, 0) + line.quantity
-    around: dict[str, list[Near]] = {}
-    faults = []
-    for sku in units:
-        try:
-            around[sku] = await nearby(db, channel_id=channel_id, sku=sku, lat=lat, lon=lon, limit=NEAR_MAX, now=now)
-        except NotFound as unknown:
-            index = next(k for k, line in enumerate(lines) if line.sku == sku)
-            faults.append({"field": f"lines[{index}].sku", "reason": unknown.detail})
-    if faults:
-        raise BadInput("; ".join(f"{f['field']}: {f['reason']}" for f in faults), items=faults)
     async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
+        around: dict[str, list[Near]] = {}
+        faults = []
+        for sku in units:
+            try:
+                around[sku] = await near_of(
+                    tx, channel_id=channel_id, sku=sku, lat=lat, lon=lon, limit=NEAR_MAX, now=now
+                )
+            except NotFound as unknown:
+                index = next(k for k, line in enumerate(lines) if line.sku == sku)
+                faults.append({"field": f"lines[{index}].sku", "reason": unknown.detail})
+        if faults:
+            raise BadInput("; ".join(f"{f['field']}: {f['reason']}" for f in faults), items=faults)
         codes = sorted({near.location for found in around.values() for near in found})
         sites = {site.code: site for site in await sites_of(tx, codes=codes)}
         zones = await transits_of(tx, method=method) or list(DEFAULT_TRANSITS)

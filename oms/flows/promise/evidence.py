@@ -187,7 +187,7 @@ def rules_in_force(
         found.code
         for kind in ("buffer", "cap", "limit", "preorder")
         if (found := chosen(rule.shapes, kind, sku_id=sku_id, now=now)) is not None
-    } | {keep.code for keep, _ in kept_for_others(rule, sku_id=sku_id, now=now)}
+    } | {keep.code for keep in kept_for_others(rule, sku_id=sku_id, now=now)}
     live = [
         r
         for r in rules

@@ -6,7 +6,7 @@ import msgspec
 
 from oms import ledger, named, numbers
 from oms.cache import Projection
-from oms.db import Database, Sql
+from oms.db import Connection, Database, Sql
 from oms.domain import atp as law
 from oms.domain import places
 from oms.domain.atp import Layout
@@ -96,41 +96,48 @@ async def nearby(
     `available` is what may be promised there without breaking another promise: what a pick-up would get.
     """
     async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
-        names = await named.skus_of(tx, {(channel_id, sku)})
-        if not names:
-            raise NotFound(f"no sku has the code {sku!r}")
-        name = names[channel_id, sku]
-        skus = [part.sku_id for part in name.parts]
-        rule = (await named.rules_of(tx, [channel_id], skus=[name.sku_id, *skus]))[channel_id]
-        read = await numbers.read(tx, {name.sku_id, *skus}, today=now.date())
-        most = read.number(read.codes[name.sku_id], rule, now=now)
-        parts = [_Part(read, read.rows[read.codes[part.sku_id]], part.quantity) for part in name.parts]
-        layout = parts[0].layout
-        if rule.pool_id not in layout.pools:
-            return []
-        bit = 1 << layout.pools.index(rule.pool_id)
-        segments = [place for place, mask in enumerate(layout.segments) if mask & bit]
-        giving = [place for place in segments if most and all(part.gives(layout, place) for part in parts)]
-        # while a change of pools is followed, parts may stand by different layouts for a moment
-        others = {p.row.layout_id: await ledger.segments(tx, p.row.layout_id) for p in parts if p.layout != layout}
-        near: list[Near] = []
-        skip, page = 0, limit + PAGE_MORE
-        while len(near) < limit:
-            here = await near_here(
-                tx, skus=skus, pers=[part.per for part in parts], sku_id=name.sku_id, today=now.date(),
-                layout_id=layout.layout_id, segments=segments, giving=giving, lat=lat, lon=lon, limit=page, skip=skip,
-            )  # fmt: skip
-            for place in here:
-                there = [
-                    (part.units(_segment(others, part, place), units), part.per)
-                    for units, part in zip(place.units or [0] * len(parts), parts, strict=True)
-                ]
-                available = min(most, law.kit_atp(there))
-                if available or place.due_on:
-                    near.append(_near(place, available, lat=lat, lon=lon, now=now))
-            if len(here) < page:
-                break
-            skip += page
+        return await near_of(tx, channel_id=channel_id, sku=sku, lat=lat, lon=lon, limit=limit, now=now)
+
+
+async def near_of(
+    tx: Connection, *, channel_id: int, sku: str, lat: float, lon: float, limit: int, now: datetime
+) -> list[Near]:
+    """The same, in the caller's snapshot."""
+    names = await named.skus_of(tx, {(channel_id, sku)})
+    if not names:
+        raise NotFound(f"no sku has the code {sku!r}")
+    name = names[channel_id, sku]
+    skus = [part.sku_id for part in name.parts]
+    rule = (await named.rules_of(tx, [channel_id], skus=[name.sku_id, *skus]))[channel_id]
+    read = await numbers.read(tx, {name.sku_id, *skus}, today=now.date())
+    most = read.number(read.codes[name.sku_id], rule, now=now)
+    parts = [_Part(read, read.rows[read.codes[part.sku_id]], part.quantity) for part in name.parts]
+    layout = parts[0].layout
+    if rule.pool_id not in layout.pools:
+        return []
+    bit = 1 << layout.pools.index(rule.pool_id)
+    segments = [place for place, mask in enumerate(layout.segments) if mask & bit]
+    giving = [place for place in segments if most and all(part.gives(layout, place) for part in parts)]
+    # while a change of pools is followed, parts may stand by different layouts for a moment
+    others = {p.row.layout_id: await ledger.segments(tx, p.row.layout_id) for p in parts if p.layout != layout}
+    near: list[Near] = []
+    skip, page = 0, limit + PAGE_MORE
+    while len(near) < limit:
+        here = await near_here(
+            tx, skus=skus, pers=[part.per for part in parts], sku_id=name.sku_id, today=now.date(),
+            layout_id=layout.layout_id, segments=segments, giving=giving, lat=lat, lon=lon, limit=page, skip=skip,
+        )  # fmt: skip
+        for place in here:
+            there = [
+                (part.units(_segment(others, part, place), units), part.per)
+                for units, part in zip(place.units or [0] * len(parts), parts, strict=True)
+            ]
+            available = min(most, law.kit_atp(there))
+            if available or place.due_on:
+                near.append(_near(place, available, lat=lat, lon=lon, now=now))
+        if len(here) < page:
+            break
+        skip += page
     near.sort(key=lambda n: (n.km is None, n.km or 0.0, n.location))
     return near[:limit]
 

@@ -170,11 +170,9 @@ async def as_it_was(tx: Connection, *, channel_id: int, name: Named, code: str, 
         )  # fmt: skip
     skus = sorted({name.sku_id, *here})
     channel, rules = await channel_at(tx, at=at, channel_id=channel_id), await rules_at(tx, at=at, skus=skus)
-    keeps = tuple((r.shape(), r.keeps_pool_id) for r in rules if r.keeps_pool_id is not None)
     rule = Rule(
-        channel.channel_id, channel.code, channel.pool_id, channel.buffer, channel.cap, channel.is_on, at, keeps=keeps,
-        shapes=tuple(r.shape() for r in rules if r.kind != "protect" and r.channel_id in (None, channel_id)),
-    )  # fmt: skip
+        channel.channel_id, channel.code, channel.pool_id, channel.buffer, channel.cap, channel.is_on, at
+    ).shaped_by([r.shape() for r in rules])
     codes = {p.sku_id: p.sku for p in parts} | {name.sku_id: code}
     return Moment(
         rule=rule, shelf=Shelf(rows, {layout.layout_id: layout}, codes), sku_id=name.sku_id, parts=parts,

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from oms import numbers
+from oms import named, numbers
 from oms.cache import Cache, Projection
 from oms.db import Connection, Database, Sql
 from oms.domain import atp
@@ -93,11 +93,11 @@ async def project(db: Database, cache: Cache, *, now: datetime, limit: int = SKU
     async with db.transaction() as tx:
         touched = await take_touched(tx, rows=limit * ROWS_PER_SKU, skus=limit)
         await hold_rules(tx)
-        book = await numbers.read_rules(tx)
-        rules = list(book.channels.values())
+        version = await numbers.rulebook_version(tx)
         if touched:
+            rules = list((await named.rules_of(tx, None)).values())
             written = await _follow(tx, cache, touched, rules=rules, epoch=epoch, now=now)
-    await cache.rules_are(book.version)
+    await cache.rules_are(version)
     async with db.connection() as connection:
         # those that another projector has taken are seen until it has committed
         if not await touched_before(connection, last=last):
