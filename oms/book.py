@@ -8,6 +8,7 @@ await book.write(tx)
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -41,7 +42,10 @@ class Book:
         layouts: dict[int, Layout],
         segments: dict[int, dict[int, int]],
         stock: dict[tuple[int, int], ledger.Stock],
+        *,
+        now: datetime | None,
     ) -> None:
+        self.now = now
         self.rows, self.layouts, self.segments, self.stock = rows, layouts, segments, stock
         self._supply = {sku: list(row.supply) for sku, row in rows.items()}
         self._reserved = {sku: list(row.reserved) for sku, row in rows.items()}
@@ -52,19 +56,29 @@ class Book:
         self._allocated: dict[tuple[int, int], int] = defaultdict(int)
 
     @classmethod
-    async def open(cls, tx: Connection, *, skus: Collection[int], keys: Collection[tuple[int, int]] = ()) -> "Book":
-        """Takes the skus' rows in order, then the stock rows of (sku, location) keys."""
+    async def open(
+        cls,
+        tx: Connection,
+        *,
+        skus: Collection[int],
+        keys: Collection[tuple[int, int]] = (),
+        now: datetime | None = None,
+    ) -> "Book":
+        """Takes the skus' rows in order, then the stock rows of (sku, location) keys.
+
+        Rules are those of `now`; of the moment when each was read, where it is not given.
+        """
         rows = await ledger.lock(tx, skus)
         layouts = await ledger.layouts_of(tx, rows)
-        stock = await ledger.stock(tx, keys)
+        stock = await ledger.stock(tx, keys) if keys else {}
         segments = {layout_id: await ledger.segments(tx, layout_id) for layout_id in layouts} if keys else {}
-        return cls(rows, layouts, segments, stock)
+        return cls(rows, layouts, segments, stock, now=now)
 
     async def expect(self, tx: Connection, rules: Iterable[Rule]) -> None:
         """Reads what is expected of the skus, where one of these channels sells ahead of it."""
         ahead = [rule for rule in rules if any(s.kind == "preorder" for s in rule.shapes)]
         if ahead:
-            self._coming = await numbers.read_coming(tx, self.rows, today=ahead[0].at.date())
+            self._coming = await numbers.read_coming(tx, self.rows, today=(self.now or ahead[0].at).date())
 
     def atp(self, sku_id: int, rule: Rule) -> int:
         """What the channel may still sell of a sku: the number that ATP shows."""
@@ -73,7 +87,7 @@ class Book:
         taken[rule.channel_id] = row.taken.get(str(rule.channel_id), 0) + self._taken[sku_id, rule.channel_id]
         return number(
             rule, self.layouts[row.layout_id], self._supply[sku_id], self._reserved[sku_id], sku_id=sku_id, taken=taken,
-            now=rule.at, coming=self._coming.get(sku_id, ()),
+            now=self.now or rule.at, coming=self._coming.get(sku_id, ()),
         )  # fmt: skip
 
     def atp_pool(self, sku_id: int, pool_id: int) -> int:

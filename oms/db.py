@@ -23,10 +23,19 @@ import asyncpg
 import msgspec
 
 Row = TypeVar("Row")
-Connection: typing.TypeAlias = "asyncpg.Connection[typing.Any]"
 
 MIGRATE_LOCK = 0x0C0330
 """Advisory lock under which one process at a time migrates."""
+
+
+class Connection(asyncpg.Connection):
+    """A connection of the door, and what it remembers of rows that never change."""
+
+    __slots__ = ("known",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.known: dict[Any, Any] = {}
 
 
 def sql_folder() -> Path:
@@ -169,6 +178,10 @@ LANE: ContextVar[str | None] = ContextVar("lane", default=None)
 """Whose connections what runs in this context takes: those of a lane, where the door has such."""
 
 
+async def _as_it_is(connection: Connection) -> None:
+    """A transaction leaves nothing behind in its connection: one round trip less for each."""
+
+
 class Database:
     """Connections to one PostgreSQL database: a pool, and pools for lanes that wait for nobody else's."""
 
@@ -193,8 +206,8 @@ class Database:
 
         async def connect(connections_max: int) -> asyncpg.Pool:
             return await asyncpg.create_pool(
-                url, min_size=1, max_size=connections_max, init=prepare_connection, command_timeout=600,
-                server_settings={"timezone": "UTC", "jit": "off"},
+                url, min_size=1, max_size=connections_max, init=prepare_connection, reset=_as_it_is, command_timeout=600,
+                connection_class=Connection, server_settings={"timezone": "UTC", "jit": "off"},
             )  # fmt: skip
 
         sizes = {name: max(2, round(share * connections_max)) for name, share in (lanes or {}).items()}
@@ -217,9 +230,13 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside any transaction, for reads."""
+        """A connection outside any transaction, for reads and for locks of a session, which end with it."""
         async with self.pool.acquire() as connection:
-            yield connection
+            try:
+                yield connection
+            finally:
+                if not connection.is_closed():
+                    await connection.reset()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

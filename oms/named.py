@@ -66,6 +66,17 @@ async def rules_of(
     return {r.channel_id: r.shaped_by(shapes) if shapes else r for r in found}
 
 
+async def rules_in_force(tx: Connection, *, version: int) -> dict[int, Rule]:
+    """The rules of all channels, at least of this version: what this connection remembers, where that is new enough.
+
+    Only for a transaction that changes no rules itself.
+    """
+    known: tuple[int, dict[int, Rule]] | None = tx.known.get("rules")
+    if known is None or known[0] != version:
+        known = tx.known["rules"] = version, await rules_of(tx, None)
+    return known[1]
+
+
 async def places_of(tx: Connection, codes: Collection[str]) -> dict[str, Place]:
     """The locations of these codes; unknown ones are absent."""
     return {p.code: p for p in await read_places(tx, codes=sorted(codes))} if codes else {}

@@ -1,34 +1,43 @@
+-- name: before
+-- What a batch must know at first: the moment, the version of the rules, whether some of it was answered before, and
+-- whether reservations are due at all.
+select clock_timestamp() as now, (select version from rulebook) as rules,
+       -- counted: where one would do, the planner reads the whole table for it
+       (select count(*) from idempotency i join unnest(:key_ids::int[], :keys::text[]) as n(key_id, key)
+         using (key_id, key)) + (select count(*) from reservation where reservation_id = any(:ids::uuid[])) as known,
+       coalesce((select min(expires_at) from reservation where state = 'live') <= clock_timestamp(), false) as is_due;
+
 -- name: stored_answers
 -- What was answered under these keys already; status 0 while another kind of request is under way.
 select i.key_id, i.key, i.hash, i.status, i.body
   from idempotency i join unnest(:key_ids::int[], :keys::text[]) as n(key_id, key) using (key_id, key);
 
--- name: store_answers
--- Keeps grants and refusals alike under the callers' keys; those that another process kept first are left out.
-insert into idempotency (key_id, key, hash, status, body)
-select * from unnest(:key_ids::int[], :keys::text[], :hashes::bytea[], :statuses::int[], :bodies::bytea[]) order by 1, 2
-on conflict do nothing;
-
 -- name: known_grants
 -- Those of these reservations that were made already.
 select reservation_id, expires_at from reservation where reservation_id = any(:ids::uuid[]);
 
--- name: grant
--- Makes reservations, by the database's clock; one that another process made is left out.
-with made as (
+-- name: settle
+-- Makes reservations, and keeps grants and refusals alike under the callers' keys. How many of each: those that another
+-- process made first are left out.
+with kept as (
+  insert into idempotency (key_id, key, hash, status, body)
+  select * from unnest(:key_ids::int[], :keys::text[], :hashes::bytea[], :statuses::int[], :bodies::bytea[]) order by 1, 2
+  on conflict do nothing
+  returning 1
+), made as (
   insert into reservation (reservation_id, channel_id, pool_id, location_id, expires_at)
-  select n.id, n.channel_id, n.pool_id, n.location_id, clock_timestamp() + make_interval(secs => n.ttl)
-    from unnest(:ids::uuid[], :channels::int[], :pools::int[], :locations::int[], :ttls::int[])
-         as n(id, channel_id, pool_id, location_id, ttl)
+  select n.id, n.channel_id, n.pool_id, n.location_id, n.expires_at
+    from unnest(:ids::uuid[], :channels::int[], :pools::int[], :locations::int[], :ends::timestamptz[])
+         as n(id, channel_id, pool_id, location_id, expires_at)
    order by n.id
   on conflict do nothing
-  returning reservation_id, expires_at
+  returning 1
 ), lines as (
   insert into reservation_line (reservation_id, sku_id, quantity, atp_after)
   select * from unnest(:line_ids::uuid[], :skus::int[], :quantities::int[], :afters::int[])
   on conflict do nothing
 )
-select reservation_id, expires_at from made;
+select (select count(*) from kept) as kept, (select count(*) from made) as made;
 
 -- name: take_due_on
 -- Takes live reservations on these skus whose time is over; one that is being claimed is left to its claimer.

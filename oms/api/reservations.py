@@ -1,9 +1,11 @@
 """Checkout: a cart is reserved, all lines or none, before the answer leaves; `/v1/reservations`."""
 
+import time
 from datetime import datetime
 from functools import partial
+from random import Random
 from typing import Annotated, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, delete, post
@@ -14,6 +16,7 @@ from oms.api.problems import refused
 from oms.api.scope import channel_of, channels_seen, check_location
 from oms.cache import Cache
 from oms.db import Database
+from oms.domain.ids import time_ordered
 from oms.domain.order import LINES_MAX, QUANTITY_MAX, CartLine
 from oms.errors import Refusal
 from oms.flows import reserve
@@ -23,6 +26,7 @@ from oms.settle import shared
 
 CHECKOUT = frozenset({"storefront", "associate", "operator", "admin"})
 
+CHANCE = Random()  # seeded by the system
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=TTL_SECONDS_MAX)]
 
 
@@ -70,7 +74,7 @@ async def reserve_cart(
         )
         key = Key(actor.key_id, text, digest, render)
     cart = Cart(
-        reservation_id=uuid4(), channel_id=channel_id, ttl_seconds=data.ttl_seconds or settings.reservation_ttl_seconds,
+        reservation_id=time_ordered(unix_ms=time.time_ns() // 1_000_000, chance=CHANCE), channel_id=channel_id, ttl_seconds=data.ttl_seconds or settings.reservation_ttl_seconds,
         location=data.location, key=key,
         lines=tuple(CartLine(line.sku, line.quantity) for line in data.lines),
     )  # fmt: skip

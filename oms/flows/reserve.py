@@ -3,8 +3,8 @@
 door → Settle(reserve_many) → Book (rows taken, decided by ATP) → ledger.write → wake "project"
 """
 
-from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -77,6 +77,18 @@ class _Made(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
+class _Before(msgspec.Struct, frozen=True):
+    now: datetime
+    rules: int
+    known: int
+    is_due: bool
+
+
+class _Written(msgspec.Struct, frozen=True):
+    kept: int
+    made: int
+
+
 class _Wish(msgspec.Struct, frozen=True):
     """A cart in our words: units by sku, and where."""
 
@@ -92,10 +104,10 @@ class _Grant(msgspec.Struct, frozen=True):
     after: dict[int, int]
 
 
+before = sql.one("before", _Before)
 stored_answers = sql.rows("stored_answers", _Stored)
-store_answers = sql.run("store_answers")
 known_grants = sql.rows("known_grants", _Made)
-grant = sql.rows("grant", _Made)
+settle = sql.one("settle", _Written)
 take_due_on = sql.rows("take_due_on", UUID)
 take_due = sql.rows("take_due", UUID)
 take_live = sql.maybe("take_live", UUID)
@@ -110,23 +122,28 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
     One lock of all skus, one update per availability row. What is due on these skus is expired first, so nobody is
     refused for the sake of the dead.
     """
-    answers: dict[int, Any] = await _answered_before(tx, carts)
+    keyed = {place: cart.key for place, cart in enumerate(carts) if cart.key is not None}
+    seen = await before(
+        tx, key_ids=[k.key_id for k in keyed.values()], keys=[k.key for k in keyed.values()],
+        ids=[cart.reservation_id for place, cart in enumerate(carts) if place not in keyed],
+    )  # fmt: skip
+    answers = await _answered_before(tx, carts, keyed) if seen.known else {}
+    answers |= _twins(keyed, answers)
     wishes: dict[int, _Wish] = {}
     new = [place for place in range(len(carts)) if place not in answers]
-    for place, wish in zip(new, await _understand(tx, [carts[place] for place in new]), strict=True):
+    rules = await named.rules_in_force(tx, version=seen.rules)
+    for place, wish in zip(new, await _understand(tx, [carts[place] for place in new], rules), strict=True):
         if isinstance(wish, _Wish):
             wishes[place] = wish
         else:
             answers[place] = wish
 
-    due = await take_due_on(tx, skus=sorted({s for w in wishes.values() for s in w.wanted}), limit=DUE_MAX)
+    skus = {s for w in wishes.values() for s in w.wanted}
+    due = await take_due_on(tx, skus=sorted(skus), limit=DUE_MAX) if seen.is_due else []
     freed = await lines_of(tx, ids=due) if due else []
-    skus, keys = units_of(freed)
-    for wish in wishes.values():
-        skus |= wish.wanted.keys()
-        if wish.location_id is not None:
-            keys |= {(sku, wish.location_id) for sku in wish.wanted}
-    book = await Book.open(tx, skus=skus, keys=keys)
+    freed_skus, keys = units_of(freed)
+    keys |= {(sku, w.location_id) for w in wishes.values() if w.location_id is not None for sku in w.wanted}
+    book = await Book.open(tx, skus=skus | freed_skus, keys=keys, now=seen.now)
     book.give_back(freed)
     await book.expect(tx, [wish.rule for wish in wishes.values()])
 
@@ -137,16 +154,22 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
             answers[place] = decision
         else:
             grants[place] = decision
+            answers[place] = _granted(wish.cart, seen.now + timedelta(seconds=wish.cart.ttl_seconds))
 
     if due:
         await end_all(tx, ids=due, state="expired")
-    made = await _write_grants(tx, list(grants.values()))
-    for place, granted in grants.items():
-        answers[place] = _granted(carts[place], made[granted.wish.cart.reservation_id])
-    rules = {w.rule.channel_id: w.rule for w in wishes.values()}
-    rules |= await named.rules_of(tx, {u.channel_id for u in freed} - rules.keys())
+    kept = await _write(
+        tx,
+        list(grants.values()),
+        {place: (keyed[place], answers[place]) for place in new if place in keyed},
+        now=seen.now,
+    )
     await book.write(tx, capped=named.capped(rules.values()))
-    return await _store(tx, carts, answers, new=new)
+    for place, answer in answers.items():
+        if isinstance(answer, _Twin):
+            first, status, body = kept[answer.place]
+            answers[place] = _replay(keyed[place], hash=first.hash, status=status, body=body)
+    return [answers[place] for place in range(len(carts))]
 
 
 def _decide(book: Book, wish: _Wish) -> _Grant | Refusal:
@@ -185,28 +208,19 @@ def _out_of_stock(wish: _Wish, numbers: dict[int, int]) -> OutOfStock:
     return OutOfStock(f"Not enough may be promised{where}: {short}. Nothing was reserved.", items=items)
 
 
-async def _answered_before(tx: Connection, carts: Sequence[Cart]) -> dict[int, Any]:
+async def _answered_before(tx: Connection, carts: Sequence[Cart], keyed: Mapping[int, Key]) -> dict[int, Any]:
     """Answers that stand already, by place: of keys that came before, and of reservations that were made."""
     answers: dict[int, Any] = {}
-    keyed = {place: cart.key for place, cart in enumerate(carts) if cart.key is not None}
-    if keyed:
-        stored = await stored_answers(
-            tx, key_ids=[k.key_id for k in keyed.values()], keys=[k.key for k in keyed.values()]
-        )
-        by_key = {(s.key_id, s.key): s for s in stored}
-        for place, key in keyed.items():
-            if found := by_key.get((key.key_id, key.key)):
-                answers[place] = _replay(key, hash=found.hash, status=found.status, body=found.body)
-    unkeyed = [cart.reservation_id for place, cart in enumerate(carts) if place not in keyed]
-    if unkeyed:
-        made = {m.reservation_id: m for m in await known_grants(tx, ids=unkeyed)}
-        for place, cart in enumerate(carts):
-            if cart.reservation_id in made:
-                answers[place] = _granted(cart, made[cart.reservation_id])
-    first: dict[tuple[int, str], int] = {}
+    stored = await stored_answers(tx, key_ids=[k.key_id for k in keyed.values()], keys=[k.key for k in keyed.values()])
+    by_key = {(s.key_id, s.key): s for s in stored}
     for place, key in keyed.items():
-        if place not in answers and first.setdefault((key.key_id, key.key), place) != place:
-            answers[place] = _Twin(first[key.key_id, key.key])
+        if found := by_key.get((key.key_id, key.key)):
+            answers[place] = _replay(key, hash=found.hash, status=found.status, body=found.body)
+    unkeyed = [cart.reservation_id for place, cart in enumerate(carts) if place not in keyed]
+    made = {m.reservation_id: m for m in await known_grants(tx, ids=unkeyed)}
+    for place, cart in enumerate(carts):
+        if cart.reservation_id in made:
+            answers[place] = _granted(cart, made[cart.reservation_id].expires_at)
     return answers
 
 
@@ -214,6 +228,15 @@ class _Twin(msgspec.Struct, frozen=True):
     """The same key again within one batch: it gets what the first one gets."""
 
     place: int
+
+
+def _twins(keyed: Mapping[int, Key], answers: Mapping[int, Any]) -> dict[int, _Twin]:
+    first: dict[tuple[int, str], int] = {}
+    twins = {}
+    for place, key in keyed.items():
+        if place not in answers and first.setdefault((key.key_id, key.key), place) != place:
+            twins[place] = _Twin(first[key.key_id, key.key])
+    return twins
 
 
 def _replay(key: Key, *, hash: bytes, status: int, body: bytes) -> Replayed | Refusal:
@@ -224,10 +247,9 @@ def _replay(key: Key, *, hash: bytes, status: int, body: bytes) -> Replayed | Re
     return Replayed(status, body)
 
 
-async def _understand(tx: Connection, carts: Sequence[Cart]) -> list[_Wish | Refusal]:
+async def _understand(tx: Connection, carts: Sequence[Cart], by_id: Mapping[int, Rule]) -> list[_Wish | Refusal]:
     if not carts:
         return []
-    by_id = await named.rules_of(tx, {c.channel_id for c in carts})
     names = await named.skus_of(tx, {(c.channel_id, line.sku) for c in carts for line in c.lines})
     found = await named.places_of(tx, {c.location for c in carts if c.location is not None})
     wishes: list[_Wish | Refusal] = []
@@ -263,8 +285,15 @@ def _faults(cart: Cart, rule: Rule, names: dict[str, Named], found: dict[str, Pl
     return None
 
 
-async def _write_grants(tx: Connection, grants: Sequence[_Grant]) -> dict[UUID, _Made]:
-    if not grants:
+async def _write(
+    tx: Connection, grants: Sequence[_Grant], said: Mapping[int, tuple[Key, Any]], *, now: datetime
+) -> dict[int, tuple[Key, int, bytes]]:
+    """Makes reservations, and keeps what is said under the callers' keys, as it is sent; gives that by place.
+
+    Another process that was faster with one of them makes the batch start again.
+    """
+    kept = {place: (key, *key.render(answer)) for place, (key, answer) in said.items()}
+    if not grants and not kept:
         return {}
     carts = [g.wish.cart for g in grants]
     lines = [
@@ -272,45 +301,24 @@ async def _write_grants(tx: Connection, grants: Sequence[_Grant]) -> dict[UUID, 
         for g in grants
         for sku_id, units in g.wish.wanted.items()
     ]
-    made = await grant(
-        tx, ids=[c.reservation_id for c in carts], channels=[c.channel_id for c in carts],
+    written = await settle(
+        tx, key_ids=[k.key_id for k, _, _ in kept.values()], keys=[k.key for k, _, _ in kept.values()],
+        hashes=[k.hash for k, _, _ in kept.values()], statuses=[s for _, s, _ in kept.values()],
+        bodies=[body for _, _, body in kept.values()],
+        ids=[c.reservation_id for c in carts], channels=[c.channel_id for c in carts],
         pools=[g.wish.rule.pool_id for g in grants], locations=[g.wish.location_id for g in grants],
-        ttls=[c.ttl_seconds for c in carts], line_ids=[line[0] for line in lines], skus=[line[1] for line in lines],
-        quantities=[line[2] for line in lines], afters=[line[3] for line in lines],
+        ends=[now + timedelta(seconds=c.ttl_seconds) for c in carts], line_ids=[line[0] for line in lines],
+        skus=[line[1] for line in lines], quantities=[line[2] for line in lines], afters=[line[3] for line in lines],
     )  # fmt: skip
-    if len(made) < len(carts):
+    if written.made < len(carts) or written.kept < len(kept):
         raise Again
-    return {m.reservation_id: m for m in made}
+    return kept
 
 
-def _granted(cart: Cart, made: _Made) -> Granted:
+def _granted(cart: Cart, expires_at: datetime) -> Granted:
     return Granted(
-        made.reservation_id, made.expires_at, [CartLine(code, units) for code, units in summed(cart.lines).items()]
+        cart.reservation_id, expires_at, [CartLine(code, units) for code, units in summed(cart.lines).items()]
     )
-
-
-async def _store(tx: Connection, carts: Sequence[Cart], answers: dict[int, Any], *, new: Sequence[int]) -> list[Any]:
-    """Keeps new answers under their keys; another process that was faster with a key makes the batch start again."""
-    rendered: dict[int, tuple[Key, int, bytes]] = {}
-    for place in new:
-        key = carts[place].key
-        if key is not None:
-            rendered[place] = (key, *key.render(answers[place]))
-    if rendered:
-        kept = await store_answers(
-            tx, key_ids=[k.key_id for k, _, _ in rendered.values()], keys=[k.key for k, _, _ in rendered.values()],
-            hashes=[k.hash for k, _, _ in rendered.values()], statuses=[s for _, s, _ in rendered.values()],
-            bodies=[body for _, _, body in rendered.values()],
-        )  # fmt: skip
-        if kept < len(rendered):
-            raise Again
-    for place, answer in answers.items():
-        if isinstance(answer, _Twin):
-            first, status, body = rendered[answer.place]
-            twin = carts[place].key
-            assert twin is not None
-            answers[place] = _replay(twin, hash=first.hash, status=status, body=body)
-    return [answers[place] for place in range(len(carts))]
 
 
 async def release(db: Database, *, reservation_id: UUID, channels: Collection[int] | None = None) -> bool:

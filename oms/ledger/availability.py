@@ -58,16 +58,15 @@ allocate_stock = sql.run("allocate_stock")
 touch_skus = sql.run("touch_skus")
 skus_behind = sql.rows("skus_behind", int)
 move_layout = sql.run("move_layout")
-_layouts: dict[int, Layout] = {}
 
 
 async def layout(tx: Connection, layout_id: int) -> Layout:
-    """A layout by its id; layouts never change, so each is read once per process and database."""
-    row = await layout_row(tx, layout_id=layout_id)
-    key = hash((layout_id, tuple(row.pools), tuple(row.segments)))
-    if key not in _layouts:
-        _layouts[key] = Layout(layout_id=layout_id, pools=tuple(row.pools), segments=tuple(row.segments))
-    return _layouts[key]
+    """A layout by its id; layouts never change, so each connection reads it once."""
+    known: dict[int, Layout] = tx.known.setdefault("layouts", {})
+    if layout_id not in known:
+        row = await layout_row(tx, layout_id=layout_id)
+        known[layout_id] = Layout(layout_id=layout_id, pools=tuple(row.pools), segments=tuple(row.segments))
+    return known[layout_id]
 
 
 async def segments(tx: Connection, layout_id: int) -> dict[int, int]:
