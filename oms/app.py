@@ -1,5 +1,6 @@
 """The service: doors collected, keys checked before anything is read, refusals told as problem+json."""
 
+import asyncio
 import gc
 import importlib
 import os
@@ -27,11 +28,13 @@ from oms.api.explorer import Explorer
 from oms.api.metrics import Measured, Measures
 from oms.cache import Cache
 from oms.db import LANE, START_SECONDS_MAX, Database
+from oms.flows.promise import asked
 from oms.settings import Settings
 
 DOORS = (
     "atp",
     "promises",
+    "enquiries",
     "reservations",
     "orders",
     "fulfillments",
@@ -203,6 +206,7 @@ def create_app(
         own_cache = await Cache.open(settings.redis_url) if cache is None else None
         app.state.db, app.state.cache = own_db or db, own_cache or cache
         fresh.of(app.state.db)
+        writing = asyncio.create_task(asked.follow(app.state.db), name="enquiries")
         memory = near.of(app.state.cache)
         memory.start()
         state.admission.start()
@@ -212,6 +216,8 @@ def create_app(
             state.admission.stop()
             await memory.stop()
             await settle.close_all(app.state.db)
+            writing.cancel()
+            await asked.close(app.state.db)
             if own_cache is not None:
                 await own_cache.close()
             if own_db is not None:

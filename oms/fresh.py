@@ -4,6 +4,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
 from oms import ledger
 from oms.cache import Projection
@@ -20,10 +21,12 @@ class Fresh:
     def __init__(self) -> None:
         self._rows: OrderedDict[int, tuple[float, ledger.Availability]] = OrderedDict()
 
-    def learn(self, news: Iterable[ledger.Availability]) -> None:
+    def learn(self, news: Iterable[Any]) -> None:
         """Rows that are committed; an older version never replaces a newer one."""
         now = time.monotonic()
         for row in news:
+            if not isinstance(row, ledger.Availability):
+                continue
             known = self._rows.get(row.sku_id)
             if known is None or known[1].version < row.version:
                 self._rows[row.sku_id] = now, row

@@ -44,6 +44,7 @@ class _Coming(msgspec.Struct, frozen=True):
     due_on: date
     segment: int
     quantity: int
+    until_on: date
 
 
 class Shelf(msgspec.Struct, frozen=True):
@@ -86,9 +87,9 @@ class Shelf(msgspec.Struct, frozen=True):
         if rule.pool_id not in layout.pools:
             return None
         bit = 1 << layout.pools.index(rule.pool_id)
-        here = [c for c in row.coming if c.on >= today and layout.segments[c.segment] & bit]
-        first = min((c.on for c in here), default=None)
-        return None if first is None else (first, sum(c.units for c in here if c.on == first))
+        here = [(c.day(today), c.units) for c in row.coming if layout.segments[c.segment] & bit]
+        first = min((day for day, _ in here if day is not None), default=None)
+        return None if first is None else (first, sum(units for day, units in here if day == first))
 
 
 class RuleBook(msgspec.Struct, frozen=True):
@@ -132,7 +133,7 @@ async def read_coming(tx: Connection, skus: Collection[int], *, today: date) -> 
     """What is expected of skus from this day on, by day and segment."""
     coming: dict[int, list[Coming]] = {}
     for c in await coming_of(tx, skus=sorted(skus), today=today):
-        coming.setdefault(c.sku_id, []).append(Coming(c.due_on, c.segment, c.quantity))
+        coming.setdefault(c.sku_id, []).append(Coming(c.due_on, c.segment, c.quantity, c.until_on))
     return coming
 
 

@@ -27,6 +27,7 @@ from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.network import rules
 from oms.flows.order.parked import unpark_lines
+from oms.flows.promise import asked, overdue
 from oms.flows.push import outbox
 from oms.flows.push.sender import follow as follow_channel
 from oms.flows.push.sender import follow_touched
@@ -75,11 +76,13 @@ async def sweep(ctx: Context) -> None:
 
 
 async def watch(ctx: Context) -> None:
-    """Gaps in numbers and snapshots that are too old become exceptions."""
+    """Gaps in numbers, snapshots that are too old and receipts that are overdue become exceptions."""
     db, now, settings = ctx["db"], clock(), ctx["settings"]
     await messages.gaps(db, before=now - timedelta(seconds=settings.sequence_grace_seconds))
     await schedule.raise_stale(db, now=now)
     await rules.share(db, ctx["cache"], now=now)
+    await overdue.watch(db, now=now)
+    await ctx["cache"].wake("project")
 
 
 async def verify(ctx: Context) -> int:
@@ -110,8 +113,10 @@ async def _broker(ctx: Context, *, seconds: float) -> None:
 
 
 async def forget(ctx: Context) -> None:
-    """Old answers and pushes are dropped."""
+    """Old answers, enquiries and pushes are dropped."""
     await govern.forget(ctx["db"], now=clock())
+    settings: Settings = ctx["settings"]
+    await asked.forget(ctx["db"], before=clock() - timedelta(days=settings.enquiries_kept_days))
     await outbox.prune(ctx["db"], before=clock() - timedelta(days=PUSHES_KEPT_DAYS))
 
 

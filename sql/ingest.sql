@@ -367,7 +367,7 @@ update stock s set is_pinned = true, baseline_id = coalesce(s.baseline_id, b.pre
 -- name: pin_missing
 -- Keys of refused rows that have no stock row get one, so that the snapshot is not taken to have said 0 of them.
 insert into stock (sku_id, location_id, safety_stock, is_pinned, baseline_id)
-select k.sku_id, k.location_id, l.safety_stock, true,
+select k.sku_id, k.location_id, safety_of(k.sku_id, k.location_id, l.safety_stock), true,
        case when s.absent_is_zero and not p.keeps_absent then p.baseline_id end
   from feed_key k
   join baseline b on b.feed_id = :feed_id and b.location_id = k.location_id and b.state = 'applying' and b.scope = 'full'

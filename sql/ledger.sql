@@ -46,7 +46,9 @@ select * from written;
 -- name: ensure_stock
 -- A stock row for each key that has none. Where its location's snapshot says nothing of absent keys, none is in force.
 insert into stock (sku_id, location_id, safety_stock, is_pinned)
-select distinct n.sku_id, l.location_id, l.safety_stock,
+select distinct n.sku_id, l.location_id, 
+       case when exists (select from rule where kind = 'safety')
+            then safety_of(n.sku_id, l.location_id, l.safety_stock) else l.safety_stock end,
        coalesce(not o.absent_is_zero or b.keeps_absent or b.scope = 'partial', false)
   from unnest(:skus::int[], :locations::int[]) as n(sku_id, location_id)
   join location l on l.location_id = n.location_id
@@ -143,7 +145,9 @@ select n.sku_id, n.location_id, n.code, n.quantity, :source_id, :at
 -- name: fold_held
 -- Held units of these keys, summed anew from the holds in force.
 update stock s set held = n.held
-  from (select k.sku_id, k.location_id, coalesce(sum(h.quantity), 0)::int as held
+  from (select k.sku_id, k.location_id, 
+               coalesce(sum(h.quantity) filter (where not exists (select from rule where kind = 'hold')
+                            or not is_sellable(h.code, k.sku_id, k.location_id)), 0)::int as held
           from (select distinct * from unnest(:skus::int[], :locations::int[])) as k(sku_id, location_id)
           left join hold h on h.sku_id = k.sku_id and h.location_id = k.location_id and h.lifted_at is null
          group by k.sku_id, k.location_id) n
@@ -186,7 +190,9 @@ with r as materialized (
   select * from rebased(:feed_id, :after, :upto, '{applying}')
 ), made as (
   insert into stock (sku_id, location_id, on_hand, safety_stock, version, baseline_id, is_ambiguous)
-  select r.sku_id, r.location_id, r.becomes, l.safety_stock, (r.becomes <> 0)::int,
+  select r.sku_id, r.location_id, r.becomes,
+         case when exists (select from rule where kind = 'safety')
+              then safety_of(r.sku_id, r.location_id, l.safety_stock) else l.safety_stock end, (r.becomes <> 0)::int,
          case when r.scope = 'partial' then r.baseline_id end, r.is_ambiguous
     from r join location l using (location_id) where r.is_new
    order by r.sku_id, r.location_id
@@ -530,11 +536,11 @@ select sku_id from stock where location_id = :location_id and sku_id > :after or
 select rewrite_after from location where location_id = :location_id for no key update;
 
 -- name: follow_location
--- Stock rows take over the safety stock of their location.
-update stock s set safety_stock = l.safety_stock
+-- Stock rows take over what is kept back at their location, by its rules.
+update stock s set safety_stock = safety_of(s.sku_id, l.location_id, l.safety_stock)
   from location l
- where l.location_id = :location_id and s.location_id = :location_id and s.sku_id = any(:skus::int[])
-   and s.safety_stock <> l.safety_stock;
+ where (:location_id::int is null or l.location_id = :location_id) and s.location_id = l.location_id
+   and s.sku_id = any(:skus::int[]) and s.safety_stock <> safety_of(s.sku_id, l.location_id, l.safety_stock);
 
 -- name: follow_upto
 -- The chunk is done; null when it was the last.

@@ -4,11 +4,12 @@ select channel_id, code, pool_id, buffer, cap, is_on, clock_timestamp() as at
   from channel where :channels::int[] is null or channel_id = any(:channels::int[]);
 
 -- name: shapes
--- The rules of numbers that are or will be in force, of all skus or of these; protections with their channel's pool.
+-- The rules of numbers that are or will be in force, of all skus or of these; protections with their channel's pool,
+-- rules of a pool with that.
 select r.code, r.kind, r.channel_id, r.sku_id, r.units, r.percent, r.days, r.priority, r.from_at, r.until_at,
-       case when r.kind = 'protect' then c.pool_id end as keeps_pool_id
+       case r.kind when 'protect' then c.pool_id when 'pool' then r.pool_id end as of_pool_id
   from rule r left join channel c using (channel_id)
- where r.kind in ('buffer', 'cap', 'limit', 'preorder', 'protect') and r.is_on and r.state = 'live'
+ where r.kind in ('buffer', 'cap', 'limit', 'preorder', 'protect', 'pool', 'infinite') and r.is_on and r.state = 'live'
    and (r.until_at is null or r.until_at > clock_timestamp())
    and (r.sku_id is null or :skus::int[] is null or r.sku_id = any(:skus::int[]))
  order by r.code;

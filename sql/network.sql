@@ -9,7 +9,7 @@ select l.code, jsonb_build_object(
          'postal_code', l.postal_code, 'time_zone', l.time_zone, 'capacity_orders', l.capacity_orders,
          'capacity_items', l.capacity_items, 'capacity_cents', l.capacity_cents,
          'safety_stock', l.safety_stock, 'work_days', l.work_days, 'cut_off', to_char(l.cut_off, 'HH24:MI'),
-         'handling_days', l.handling_days, 'holidays', l.holidays, 'on', l.is_on) as body
+         'handling_days', l.handling_days, 'pickup_minutes', l.pickup_minutes, 'holidays', l.holidays, 'on', l.is_on) as body
   from location l
  where (:codes::text[] is null or l.code = any(:codes)) and l.code > :after
  order by l.code limit :limit::int;
@@ -17,15 +17,16 @@ select l.code, jsonb_build_object(
 -- name: write_locations
 -- Makes or changes locations; where what may be sold there changes, their stock is rewritten from the first sku on.
 insert into location as l (code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders,
-                           capacity_items, capacity_cents, safety_stock, work_days, cut_off, handling_days, holidays,
+                           capacity_items, capacity_cents, safety_stock, work_days, cut_off, handling_days, pickup_minutes, holidays,
                            is_on)
 select code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders, capacity_items, capacity_cents,
-       safety_stock, work_days, cut_off, handling_days, holidays, "on"
+       safety_stock, work_days, cut_off, handling_days, pickup_minutes, holidays, "on"
   from jsonb_to_recordset(:rows) as r(code text, name text, kind text, lat float8, lon float8, country text,
        postal_code text, time_zone text, capacity_orders int, capacity_items int, capacity_cents bigint,
-       safety_stock int, work_days text, cut_off time, handling_days int, holidays date[], "on" boolean)
+       safety_stock int, work_days text, cut_off time, handling_days int, pickup_minutes int, holidays date[], "on" boolean)
 on conflict (code) do update
   set work_days = excluded.work_days, cut_off = excluded.cut_off, handling_days = excluded.handling_days,
+      pickup_minutes = excluded.pickup_minutes,
       holidays = excluded.holidays, name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
       postal_code = excluded.postal_code, time_zone = excluded.time_zone,
       capacity_orders = excluded.capacity_orders, capacity_items = excluded.capacity_items,
@@ -119,7 +120,7 @@ select s.code, jsonb_build_object(
          'acknowledges', s.acknowledges, 'absent_is_zero', s.absent_is_zero, 'sums_rows', s.sums_rows,
          'deducted_holds', s.deducted_holds, 'additions', s.additions, 'gates', s.gates, 'folder', s.folder,
          'morning_at', to_char(s.morning_at, 'HH24:MI'), 'time_zone', s.time_zone,
-         'stale_after_seconds', s.stale_after_seconds,
+         'tolerance_days', s.tolerance_days, 'stale_after_seconds', s.stale_after_seconds,
          'owns', coalesce((
            select jsonb_agg(jsonb_build_object('locations', locations, 'facts', facts) order by facts)
              from (select facts, array_agg(code order by code collate "C") as locations
@@ -140,13 +141,14 @@ select s.code, jsonb_build_object(
 -- Makes or changes sources, without what they own.
 insert into source (code, name, kind, quantity_kind, order_level, window_seconds, deducts_at, acknowledges,
                     absent_is_zero, sums_rows, deducted_holds, additions, gates, folder, morning_at, time_zone,
-                    stale_after_seconds)
+                    tolerance_days, stale_after_seconds)
 select code, name, kind, quantity_kind, order_level, window_seconds, deducts_at, acknowledges, absent_is_zero,
-       sums_rows, deducted_holds, additions, gates, folder, morning_at, time_zone, stale_after_seconds
+       sums_rows, deducted_holds, additions, gates, folder, morning_at, time_zone, tolerance_days,
+       stale_after_seconds
   from jsonb_to_recordset(:rows) as r(code text, name text, kind text, quantity_kind text, order_level text,
        window_seconds int, deducts_at text, acknowledges boolean, absent_is_zero boolean, sums_rows boolean,
        deducted_holds text[], additions jsonb, gates jsonb, folder text, morning_at time, time_zone text,
-       stale_after_seconds int)
+       tolerance_days int, stale_after_seconds int)
 on conflict (code) do update
   set name = excluded.name, kind = excluded.kind, quantity_kind = excluded.quantity_kind,
       order_level = excluded.order_level, window_seconds = excluded.window_seconds,
@@ -154,7 +156,7 @@ on conflict (code) do update
       absent_is_zero = excluded.absent_is_zero, sums_rows = excluded.sums_rows,
       deducted_holds = excluded.deducted_holds, additions = excluded.additions, gates = excluded.gates,
       folder = excluded.folder, morning_at = excluded.morning_at, time_zone = excluded.time_zone,
-      stale_after_seconds = excluded.stale_after_seconds;
+      tolerance_days = excluded.tolerance_days, stale_after_seconds = excluded.stale_after_seconds;
 
 -- name: disown
 -- What these sources no longer list is nobody's.
@@ -361,23 +363,27 @@ on conflict (source_id, reference, sku_id, location_id) do update
 select r.code, jsonb_build_object(
          'code', r.code, 'kind', r.kind, 'channel', c.code, 'sku', k.code, 'units', r.units,
          'percent', case when r.share_by is null then r.percent end, 'share_by', r.share_by, 'days', r.days,
+         'location', l.code, 'pool', p.code, 'hold_code', r.hold_code,
          'priority', r.priority, 'from_at', r.from_at, 'until_at', r.until_at, 'on', r.is_on) as body
   from rule r left join channel c using (channel_id) left join sku k using (sku_id)
+  left join location l using (location_id) left join pool p on p.pool_id = r.pool_id
  where (:codes::text[] is null or r.code = any(:codes)) and r.code > :after
  order by r.code limit :limit::int;
 
 -- name: write_rules
 -- Makes or changes rules; one above the limits waits for a second person.
-insert into rule (code, kind, channel_id, sku_id, units, percent, share_by, days, priority, from_at, until_at, is_on,
-                  state, made_by)
-select r.code, r.kind, c.channel_id, k.sku_id, r.units, r.percent, r.share_by, r.days, r.priority, r.from_at,
-       r.until_at, r."on", r.state, r.made_by
+insert into rule (code, kind, channel_id, sku_id, location_id, pool_id, hold_code, units, percent, share_by, days,
+                  priority, from_at, until_at, is_on, state, made_by)
+select r.code, r.kind, c.channel_id, k.sku_id, l.location_id, p.pool_id, r.hold_code, r.units, r.percent, r.share_by,
+       r.days, r.priority, r.from_at, r.until_at, r."on", r.state, r.made_by
   from jsonb_to_recordset(:rows) as r(code text, kind text, channel text, sku text, units int,
        percent double precision, share_by text, days int, priority int, from_at timestamptz, until_at timestamptz,
-       "on" boolean, state text, made_by text)
+       "on" boolean, state text, made_by text, location text, pool text, hold_code text)
   left join channel c on c.code = r.channel left join sku k on k.code = r.sku
+  left join location l on l.code = r.location left join pool p on p.code = r.pool
 on conflict (code) do update
-  set kind = excluded.kind, channel_id = excluded.channel_id, sku_id = excluded.sku_id, units = excluded.units,
+  set kind = excluded.kind, channel_id = excluded.channel_id, sku_id = excluded.sku_id,
+      location_id = excluded.location_id, pool_id = excluded.pool_id, hold_code = excluded.hold_code, units = excluded.units,
       percent = excluded.percent, share_by = excluded.share_by, days = excluded.days, priority = excluded.priority,
       from_at = excluded.from_at, until_at = excluded.until_at, is_on = excluded.is_on, state = excluded.state,
       made_by = excluded.made_by, followed_at = null;
@@ -405,16 +411,39 @@ update rule r set percent = s.percent from shared s
  where s.rule_id = r.rule_id and r.percent is distinct from s.percent;
 
 -- name: rules_at_edge
--- Rules of numbers that began, ended or changed since what channels are told followed them; they are followed now.
--- Their skus; 0 is all of them.
+-- Rules that began, ended or changed since what channels are told followed them; they are followed now.
 with due as (
   select rule_id, followed_at from rule
    where followed_at is null or (from_at > followed_at and from_at <= :now::timestamptz)
          or (until_at > followed_at and until_at <= :now::timestamptz)
    for update skip locked
 )
-update rule r set followed_at = :now from due where r.rule_id = due.rule_id
-returning coalesce(r.sku_id, 0);
+update rule r set followed_at = :now,
+       followed = case when r.kind = 'safety' then jsonb_build_object('sku', r.sku_id, 'location', r.location_id) end
+  from due where r.rule_id = due.rule_id
+returning r.kind, r.sku_id, r.location_id, old.followed;
+
+-- name: restock_locations
+-- The stock of these locations (null: of all) is to follow what is kept back there.
+update location set rewrite_after = 0 where :locations::int[] is null or location_id = any(:locations::int[]);
+
+-- name: hold_rules_behind
+-- Rules of hold codes by which stock is folded though they are not in force, or the other way round; they are turned.
+update rule r set is_applied = not r.is_applied
+ where (r.kind = 'hold' and rule_is_live(r)) <> r.is_applied
+returning r.rule_id;
+
+-- name: held_differs
+-- Keys that are folded with more or less under hold than codes that may not be sold say: among the codes that rules
+-- name, or among all.
+select h.sku_id, h.location_id
+  from hold h join stock s using (sku_id, location_id)
+ where h.lifted_at is null
+   and (:every::boolean or exists (select from rule r where r.kind = 'hold' and r.hold_code = h.code))
+ group by h.sku_id, h.location_id, s.held
+having s.held <> (select coalesce(sum(o.quantity) filter (where not is_sellable(o.code, o.sku_id, o.location_id)), 0)
+                    from hold o where o.sku_id = h.sku_id and o.location_id = h.location_id and o.lifted_at is null)
+ order by h.sku_id, h.location_id limit :limit;
 
 -- name: touch_every_sku
 -- What channels are told of every sku is looked at again.

@@ -11,14 +11,16 @@ select k.kit_id, k.component_id, c.code, k.quantity
  where k.kit_id = any(:skus::int[]) order by k.kit_id, k.component_id;
 
 -- name: coming
--- What is expected of each of these skus from this day on, by day and segment of its layout.
-select i.sku_id, i.due_on, g.segment, sum(i.quantity)::int as quantity
+-- What is expected of each of these skus from this day on, by day and segment of its layout, with the last day on which
+-- it still backs promises.
+select i.sku_id, i.due_on, g.segment, sum(i.quantity)::int as quantity, i.due_on + o.tolerance_days as until_on
   from incoming i
   join availability a using (sku_id)
+  join source o using (source_id)
   join location l on l.location_id = i.location_id and l.is_on
   join layout_location g on g.layout_id = a.layout_id and g.location_id = i.location_id
- where i.sku_id = any(:skus::int[]) and i.quantity > 0 and i.due_on >= :today
- group by i.sku_id, i.due_on, g.segment order by i.sku_id, i.due_on, g.segment;
+ where i.sku_id = any(:skus::int[]) and i.quantity > 0 and i.due_on + o.tolerance_days >= :today
+ group by i.sku_id, i.due_on, g.segment, o.tolerance_days order by i.sku_id, i.due_on, g.segment, o.tolerance_days;
 
 -- name: rulebook_version
 -- The version of what shapes numbers.

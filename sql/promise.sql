@@ -10,8 +10,8 @@ with part as (
    where s.on_hand - s.held - s.allocated - s.safety_stock >= p.per
    group by s.location_id having count(*) = cardinality(:skus::int[])
 ), due as (
-  select location_id, min(due_on) as due_on from incoming
-   where sku_id = :sku_id and quantity > 0 and due_on >= :today group by location_id
+  select i.location_id, min(greatest(i.due_on, :today)) as due_on from incoming i join source o using (source_id)
+   where i.sku_id = :sku_id and i.quantity > 0 and i.due_on + o.tolerance_days >= :today group by i.location_id
 )
 select l.location_id, l.code, l.name, l.lat, l.lon, g.segment,
        case when g.segment = any(:giving::int[]) then i.units end as units, d.due_on
@@ -159,7 +159,7 @@ with undone as (
 )
 select r.code, r.kind, r.channel_id, c.code as channel, r.sku_id, k.code as sku, r.units, r.percent, r.share_by, r.days,
        r.priority, r.from_at, r.until_at, r.made_by, h.who as agreed_by,
-       case when r.kind = 'protect' then coalesce(w.pool_id, c.pool_id) end as keeps_pool_id
+       case r.kind when 'protect' then coalesce(w.pool_id, c.pool_id) when 'pool' then r.pool_id end as of_pool_id
   from r
   left join channel c on c.channel_id = r.channel_id
   left join pools w on w.row_id = r.channel_id
@@ -237,14 +237,16 @@ with undone as (
   select distinct on (row_id) row_id, was from past
    where relation = 'incoming' and key = :sku_id and until_at > :at::timestamptz order by row_id, past_id
 ), i as (
-  select location_id, quantity, due_on from incoming
+  select source_id, location_id, quantity, due_on from incoming
    where sku_id = :sku_id and incoming_id not in (select row_id from undone)
   union all
-  select (was ->> 'location_id')::int, (was ->> 'quantity')::int, (was ->> 'due_on')::date
+  select (was ->> 'source_id')::int, (was ->> 'location_id')::int, (was ->> 'quantity')::int, (was ->> 'due_on')::date
     from undone where was is not null
 )
-select location_id, due_on, sum(quantity)::int as quantity from i
- where quantity > 0 and due_on >= :today group by location_id, due_on order by due_on, location_id;
+select i.location_id, i.due_on, i.due_on + o.tolerance_days as until_on, sum(i.quantity)::int as quantity
+  from i join source o using (source_id)
+ where i.quantity > 0 and i.due_on + o.tolerance_days >= :today
+ group by i.location_id, i.due_on, o.tolerance_days order by i.due_on, i.location_id, o.tolerance_days;
 
 -- name: taken_at
 -- What channels had taken of a sku at a moment, where that was counted.
@@ -261,7 +263,8 @@ select code from sku where sku_id = :sku_id;
 
 -- name: sites
 -- These locations as a promise knows them.
-select code, kind, time_zone, work_days, cut_off, handling_days, holidays from location where code = any(:codes::text[]);
+select code, kind, time_zone, work_days, cut_off, handling_days, pickup_minutes, holidays
+  from location where code = any(:codes::text[]);
 
 -- name: transits_of
 -- How long a method takes, by miles.
@@ -270,3 +273,50 @@ select method, miles, days, weekends from transit where method = :method order b
 -- name: promise_rules
 -- What a channel says of partial promises and backorders, in its settings.
 select coalesce(settings -> 'promise', '{}') as says from channel where channel_id = :channel_id;
+
+-- name: overdue_incoming
+-- Expected receipts that are late beyond their source's tolerance; new ones have no open exception yet.
+select s.code || ' ' || i.reference || ' ' || k.code || ' ' || l.code as subject, s.code as source, i.reference,
+       k.code as sku, l.code as location, i.quantity, i.due_on, i.sku_id, e.exception_id is null as is_new
+  from incoming i
+  join source s using (source_id) join sku k using (sku_id) join location l using (location_id)
+  left join exception e on e.kind = 'incoming_overdue' and e.state = 'open'
+   and e.subject = s.code || ' ' || i.reference || ' ' || k.code || ' ' || l.code
+ where i.quantity > 0 and i.due_on + s.tolerance_days < :today
+ order by i.incoming_id;
+
+-- name: settled_overdue
+-- Open exceptions of receipts that are not overdue any more.
+select e.subject from exception e
+ where e.kind = 'incoming_overdue' and e.state = 'open'
+   and not exists (
+     select from incoming i join source s using (source_id) join sku k using (sku_id) join location l using (location_id)
+      where s.code = e.payload ->> 'source' and i.reference = e.payload ->> 'reference'
+        and k.code = e.payload ->> 'sku' and l.code = e.payload ->> 'location'
+        and i.quantity > 0 and i.due_on + s.tolerance_days < :today);
+
+-- name: leaning_lines
+-- Open lines of skus of which more is promised than there is, or that had been given a day; in the order in which they
+-- are served, the first so many of each sku.
+with skus as (
+  select distinct n.sku_id
+    from order_line n join availability a on a.sku_id = n.sku_id
+   where n.open > 0
+     and (n.promised_on is not null
+          or (select sum(d) from unnest(a.reserved) d) > (select sum(u) from unnest(a.supply) u)
+          -- pools may be short though all of them together are not
+          or cardinality(a.supply) > 1 and exists (select from incoming i where i.sku_id = a.sku_id and i.quantity > 0))
+), ranked as (
+  select n.line_id, n.order_id, n.line, n.sku_id, n.pool_id, n.open, n.promised_on,
+         row_number() over (partition by n.sku_id order by o.priority desc, o.placed_at, n.line_id) as place
+    from order_line n join orders o using (order_id)
+   where n.open > 0 and n.sku_id in (select sku_id from skus)
+)
+select line_id, order_id, line, sku_id, pool_id, open, promised_on
+  from ranked where place <= :limit order by sku_id, place;
+
+-- name: promise_lines
+-- These lines are promised for a day (null: for none), where they were for the day that was read.
+update order_line n set promised_on = p.day
+  from unnest(:lines::bigint[], :days::date[], :before::date[]) as p(line_id, day, was)
+ where n.line_id = p.line_id and n.promised_on is not distinct from p.was;

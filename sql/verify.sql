@@ -4,7 +4,9 @@ with folded as (
   select sku_id, location_id, sum(effect)::bigint as on_hand, max(version) as version, count(*) as count
     from movement group by sku_id, location_id
 ), held as (
-  select sku_id, location_id, sum(quantity)::bigint as held from hold where lifted_at is null group by sku_id, location_id
+  select sku_id, location_id, sum(quantity)::bigint as held from hold
+   where lifted_at is null and (not exists (select from rule where kind = 'hold') or not is_sellable(code, sku_id, location_id))
+   group by sku_id, location_id
 ), allocated as (
   select sku_id, location_id, sum(quantity)::bigint as allocated
     from (select g.sku_id, f.location_id, g.quantity

@@ -44,6 +44,7 @@ class Location(Row, frozen=True, kw_only=True):
     work_days: Annotated[str, Meta(pattern="^[01]{7}$")] | UnsetType = UNSET
     cut_off: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
     handling_days: Annotated[int, Meta(ge=0, le=60)] | UnsetType = UNSET
+    pickup_minutes: Annotated[int, Meta(ge=0, le=10_080)] | UnsetType = UNSET
     holidays: list[date] | UnsetType = UNSET
     on: bool | UnsetType = UNSET
 
@@ -107,6 +108,7 @@ class Source(Row, frozen=True, kw_only=True):
     folder: Text | UnsetType | None = UNSET
     morning_at: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
     time_zone: Text | UnsetType = UNSET
+    tolerance_days: Annotated[int, Meta(ge=0, le=365)] | UnsetType = UNSET
     stale_after_seconds: Some | UnsetType = UNSET
     owns: list[Owns] | UnsetType = UNSET
     status_map: list[StatusMeans] | UnsetType = UNSET
@@ -179,13 +181,20 @@ class Rule(Row, frozen=True, kw_only=True):
     buffer: units or percent kept back from a channel. cap: units, or percent of its pool, that a channel may take since
     the last baseline; or a share by demand, margin or rank, which is computed. limit: at most so many units, whatever
     there is. preorder: sold ahead of receipts within days. protect: units kept for a channel from those of a lower
-    class (priority).
+    class (priority). pool: the channel sells from another pool meanwhile (without vendors, with another's stores).
+    infinite: sold whatever there is, as so many units, until an end. safety: units kept back of a sku at a location.
+    hold: units under a hold code may be sold.
     """
 
     code: Code
-    kind: Literal["buffer", "cap", "limit", "preorder", "protect"] | UnsetType = UNSET
+    kind: Literal["buffer", "cap", "limit", "preorder", "protect", "pool", "infinite", "safety", "hold"] | UnsetType = (
+        UNSET
+    )
     channel: Code | UnsetType | None = UNSET
     sku: Code | UnsetType | None = UNSET
+    location: Code | UnsetType | None = UNSET
+    pool: Code | UnsetType | None = UNSET
+    hold_code: Code | UnsetType | None = UNSET
     units: Annotated[int, Meta(ge=0, le=1_000_000_000)] | UnsetType | None = UNSET
     percent: Annotated[float, Meta(ge=0, le=100)] | UnsetType | None = UNSET
     share_by: Literal["demand", "margin", "rank"] | UnsetType | None = UNSET
@@ -240,7 +249,7 @@ KINDS: dict[str, Kind] = {
         Kind("locations", "location", Location, needs=("kind",), defaults={
             "name": "", "lat": None, "lon": None, "country": "US", "postal_code": None, "time_zone": "UTC",
             "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "safety_stock": 0,
-            "work_days": "1111111", "cut_off": None, "handling_days": 0, "holidays": [], "on": True}),
+            "work_days": "1111111", "cut_off": None, "handling_days": 0, "pickup_minutes": 60, "holidays": [], "on": True}),
         Kind("pools", "pool", Pool, defaults={"name": "", "locations": []}, grouped=("locations", "location")),
         Kind("channels", "channel", Channel, needs=("pool",), refers={"pool": "pool"}, defaults={
             "name": "", "kind": "none", "mode": "reset", "buffer": 0, "cap": None, "reset_minutes": 60,
@@ -249,7 +258,7 @@ KINDS: dict[str, Kind] = {
             "name": "", "quantity_kind": "physical", "order_level": "window", "window_seconds": 900,
             "deducts_at": "ship", "acknowledges": True, "absent_is_zero": False, "sums_rows": False,
             "deducted_holds": [], "additions": {}, "gates": {}, "folder": None, "morning_at": None,
-            "time_zone": "UTC", "stale_after_seconds": 129600, "owns": [], "status_map": []}),
+            "time_zone": "UTC", "tolerance_days": 1, "stale_after_seconds": 129600, "owns": [], "status_map": []}),
         Kind("skus", "sku", Sku, defaults={
             "name": "", "price_cents": None, "value_cents": None, "weight_grams": None, "barcodes": []},
             grouped=("barcodes", "barcode")),
@@ -260,8 +269,9 @@ KINDS: dict[str, Kind] = {
              refers={"source": "source", "location": "location"}),
         Kind("incoming", "incoming", Incoming, key=("source", "reference", "sku", "location"),
              refers={"source": "source", "sku": "sku", "location": "location"}, defaults={"kind": "purchase"}),
-        Kind("rules", "rule", Rule, needs=("kind",), refers={"channel": "channel", "sku": "sku"},
-             defaults={"channel": None, "sku": None, "units": None, "percent": None, "share_by": None, "days": None, "priority": 0, "from_at": None,
+        Kind("rules", "rule", Rule, needs=("kind",), refers={
+                 "channel": "channel", "sku": "sku", "location": "location", "pool": "pool"},
+             defaults={"channel": None, "sku": None, "location": None, "pool": None, "hold_code": None, "units": None, "percent": None, "share_by": None, "days": None, "priority": 0, "from_at": None,
                        "until_at": None, "on": True}),
         Kind("transits", "transit", Transit, needs=("method", "miles", "days"), defaults={"weekends": True}),
         Kind("policies", "policy", Policy),
@@ -273,21 +283,33 @@ KINDS: dict[str, Kind] = {
 RULE_UNITS_MAX = 10_000
 """A rule of more units, or of a share of more than RULE_PERCENT_MAX, waits for a second person."""
 RULE_PERCENT_MAX = 50.0
+_SAID = ("units", "percent", "share_by", "days", "pool", "hold_code")
 _RULE_SAYS = {
     "buffer": ({"units"}, {"percent"}), "cap": ({"units"}, {"percent"}, {"share_by"}), "limit": ({"units"},),
-    "preorder": ({"days"},), "protect": ({"units"},),
+    "preorder": ({"days"},), "protect": ({"units"},), "pool": ({"pool"},), "infinite": ({"units"},),
+    "safety": ({"units"},), "hold": ({"hold_code"},),
 }  # fmt: skip
+_OF_STOCK = ("safety", "hold")
+"""Kinds of rules that are written into stock: they are of a location or all, for every channel."""
 
 
 def faults_of_rule(body: dict[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with a rule as a whole, as (field, reason)."""
     kind = body["kind"]
-    said = {name for name in ("units", "percent", "share_by", "days") if body.get(name) is not None}
+    said = {name for name in _SAID if body.get(name) is not None}
     if said not in _RULE_SAYS[kind]:
         ways = " or ".join(" and ".join(sorted(way)) for way in _RULE_SAYS[kind])
-        return [("kind", f"{kind} says {ways}, and nothing else of units, percent, share_by and days")]
-    if body.get("channel") is None and (kind == "protect" or "share_by" in said):
+        return [("kind", f"{kind} says {ways}, and nothing else of {', '.join(_SAID)}")]
+    if body.get("channel") is None and (kind in ("protect", "pool") or "share_by" in said):
         return [("channel", f"{kind} names the channel that it is for")]
+    if body.get("channel") is not None and kind in _OF_STOCK:
+        return [("channel", f"{kind} is of stock, for every channel: name a location or a sku, or neither")]
+    if body.get("location") is not None and kind not in _OF_STOCK:
+        return [("location", f"{kind} is of a channel; only {' and '.join(_OF_STOCK)} are of a location")]
+    if body.get("sku") is not None and kind == "pool":
+        return [("sku", "a channel sells all skus from one pool")]
+    if kind == "infinite" and body.get("until_at") is None:
+        return [("until_at", "what is sold without stock has an end")]
     if body.get("sku") is not None and "share_by" in said:
         return [("sku", "a share that is computed is of all skus")]
     if (
@@ -301,7 +323,11 @@ def faults_of_rule(body: dict[str, Any]) -> list[tuple[str, str]]:
 
 def is_large(body: dict[str, Any]) -> bool:
     """Whether one person may not decide it alone."""
-    return (body.get("units") or 0) > RULE_UNITS_MAX or (body.get("percent") or 0) > RULE_PERCENT_MAX
+    return (
+        body.get("kind") in ("infinite", "hold")
+        or (body.get("units") or 0) > RULE_UNITS_MAX
+        or (body.get("percent") or 0) > RULE_PERCENT_MAX
+    )
 
 
 def merged(kind: Kind, before: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,16 @@
-"""When something can be there: local working days, cut-offs in the location's time zone, handling, and transit. Pure."""
+"""When something can be there: local working days, cut-offs in the location's time zone, handling, transit, and what is
+expected. Pure.
+"""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import msgspec
+
+from oms.domain import atp
+from oms.domain.atp import Layout
+from oms.domain.shape import Coming
 
 KM_PER_MILE = 1.609344
 EVERY_DAY = "1111111"
@@ -22,6 +28,7 @@ class Hours(msgspec.Struct, frozen=True):
     work_days: str = EVERY_DAY
     cut_off: time | None = None
     handling_days: int = 0
+    pickup_minutes: int = 0
     holidays: Collection[date] = ()
 
 
@@ -64,6 +71,17 @@ def ships_on(hours: Hours, now: datetime, *, not_before: date | None = None) -> 
     return None
 
 
+def ready_from(hours: Hours, now: datetime) -> datetime | date | None:
+    """When what is there now may be picked up: a moment today, or the next local working day; None where there is none."""
+    local = now.astimezone(ZoneInfo(hours.time_zone))
+    if works_on(hours, local.date()) and (hours.cut_off is None or local.time() < hours.cut_off):
+        return now + timedelta(minutes=hours.pickup_minutes)
+    for days in range(1, DAYS_MAX):
+        if works_on(hours, local.date() + timedelta(days=days)):
+            return local.date() + timedelta(days=days)
+    return None
+
+
 def arrives_on(shipped: date, transits: Sequence[Transit], km: float | None) -> date | None:
     """The day on which a parcel is there; an unknown distance is as far as the farthest zone; None beyond all zones."""
     zones = sorted(transits, key=lambda zone: zone.miles)
@@ -77,3 +95,60 @@ def arrives_on(shipped: date, transits: Sequence[Transit], km: float | None) -> 
         if zone.weekends or day.weekday() < 5:
             left -= 1
     return day
+
+
+THERE = date.min
+"""The day of what present stock serves."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Open units of a pool that wait to be served."""
+
+    pool_id: int
+    units: int
+
+
+def days_of(
+    layout: Layout,
+    supply: Sequence[int],
+    reserved: Sequence[int],
+    coming: Iterable[Coming],
+    lines: Sequence[Waiting],
+    *,
+    today: date,
+) -> list[date | None]:
+    """The day from which each line can be served, in the order in which they are served: THERE, a day, or None (unknown).
+
+    A line is served on the first day from which on every promise before it and its own can be kept: the deficit
+    (domain/atp.py) of supply and demand cumulated to each later day does not grow. What is reserved beyond the lines comes
+    first.
+    """
+    arriving: dict[date, list[int]] = {THERE: list(supply)}
+    for c in coming:
+        if (day := c.day(today)) is not None:
+            arriving.setdefault(day, [0] * len(supply))[c.segment] += c.units
+    days = sorted(arriving)
+    there: list[list[int]] = []
+    for day in days:
+        before = there[-1] if there else [0] * len(supply)
+        there.append([a + b for a, b in zip(before, arriving[day], strict=True)])
+    others = list(reserved)
+    for line in lines:
+        if line.pool_id in layout.pools:
+            others[layout.pools.index(line.pool_id)] -= line.units
+    owed = [[max(0, units) for units in others] for _ in days]
+    told: list[date | None] = []
+    for line in lines:
+        found = None
+        if line.pool_id in layout.pools:
+            position = layout.pools.index(line.pool_id)
+            # from the last day back: the first day from which on all can be kept
+            for n in range(len(days) - 1, -1, -1):
+                short = atp.deficit(layout, there[n], owed[n])
+                owed[n][position] += line.units
+                if atp.deficit(layout, there[n], owed[n]) > short:
+                    owed[n][position] -= line.units
+                    break
+                found = n
+        told.append(None if found is None else days[found])
+    return told

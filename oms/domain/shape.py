@@ -7,6 +7,7 @@ The steps, in this order, each from what the last one left:
     buffer    less what is kept back: units, or a percentage of it
     cap       at most what is left of its cap: units, or a share of its pool, less what it has taken since the baseline
     limit     at most so many, whatever there is
+    infinite  no less than so many, whatever there is
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +17,6 @@ import msgspec
 
 from oms.domain import atp
 from oms.domain.atp import Layout
-
-ON_READ = ("buffer", "cap", "limit", "preorder", "protect")
-"""Kinds that apply when a number is read."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -37,8 +35,8 @@ class Shape(msgspec.Struct, frozen=True):
     priority: int = 0
     from_at: datetime | None = None
     until_at: datetime | None = None
-    keeps_pool_id: int | None = None
-    """Of a protection: the pool that its channel sells from."""
+    of_pool_id: int | None = None
+    """Of a protection: the pool that its channel sells from; of a rule of a pool: that."""
 
     def is_live(self, now: datetime) -> bool:
         """Whether it is in force."""
@@ -61,6 +59,8 @@ class Rule(msgspec.Struct, frozen=True):
     """When it was read, by the database's clock."""
     shapes: tuple[Shape, ...] = ()
     keeps: tuple[Shape, ...] = ()
+    own_pool_id: int | None = None
+    """The channel's own pool, where a rule may have it sell from another."""
 
     @property
     def counts(self) -> bool:
@@ -77,7 +77,16 @@ class Rule(msgspec.Struct, frozen=True):
             self,
             shapes=tuple(s for s in shapes if s.kind != "protect" and s.channel_id in (None, self.channel_id)),
             keeps=tuple(s for s in shapes if s.kind == "protect"),
-        )
+            own_pool_id=self.pool_id,
+        ).selling(self.at)
+
+    def selling(self, now: datetime) -> "Rule":
+        """This rule with the pool that the channel sells from at a moment."""
+        other = chosen(self.shapes, "pool", sku_id=None, now=now) if self.shapes else None
+        pool_id = other.of_pool_id if other is not None else self.own_pool_id
+        if pool_id is None or pool_id == self.pool_id:
+            return self
+        return msgspec.structs.replace(self, pool_id=pool_id)
 
 
 class Coming(msgspec.Struct, frozen=True, array_like=True):
@@ -86,6 +95,14 @@ class Coming(msgspec.Struct, frozen=True, array_like=True):
     on: date
     segment: int
     units: int
+    until: date | None = None
+    """The last day on which it still backs promises: late by then, it is taken for as late as today."""
+
+    def day(self, today: date) -> date | None:
+        """The day on which it is expected, seen from today; None where it is overdue beyond its tolerance."""
+        if self.on >= today:
+            return self.on
+        return today if self.until is not None and self.until >= today else None
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -106,7 +123,7 @@ class Shaped(msgspec.Struct, frozen=True):
     steps: list[Applied]
 
 
-def chosen(shapes: Iterable[Shape], kind: str, *, sku_id: int, now: datetime) -> Shape | None:
+def chosen(shapes: Iterable[Shape], kind: str, *, sku_id: int | None, now: datetime) -> Shape | None:
     """The rule of a kind that holds for a sku."""
     live = [s for s in shapes if s.kind == kind and s.sku_id in (None, sku_id) and s.is_live(now)]
     return min(live, key=lambda s: (-s.priority, s.sku_id is None, s.code), default=None)
@@ -156,12 +173,13 @@ def shaped(
     if ahead is not None:
         upto = now.date() + timedelta(days=ahead.days or 0)
         for c in coming:
-            if now.date() <= c.on <= upto:
+            day = c.day(now.date())
+            if day is not None and day <= upto:
                 there[c.segment] += c.units
     units = pool = atp.atp_pool(layout, there, kept, position)
     for keep in kept_for_others(rule, sku_id=sku_id, now=now):
-        if keep.keeps_pool_id in layout.pools and keep.channel_id is not None:
-            kept[layout.pools.index(keep.keeps_pool_id)] += max(0, (keep.units or 0) - taken.get(keep.channel_id, 0))
+        if keep.of_pool_id in layout.pools and keep.channel_id is not None:
+            kept[layout.pools.index(keep.of_pool_id)] += max(0, (keep.units or 0) - taken.get(keep.channel_id, 0))
     if kept != list(reserved):
         units = atp.atp_pool(layout, there, kept, position)
         if units != pool:
@@ -181,6 +199,10 @@ def shaped(
     if limit is not None and limit.units is not None and limit.units < units:
         steps.append(Applied("limit", limit.units - units, limit.code))
         units = limit.units
+    infinite = chosen(rule.shapes, "infinite", sku_id=sku_id, now=now)
+    if infinite is not None and (infinite.units or 0) > units:
+        steps.append(Applied("infinite", (infinite.units or 0) - units, infinite.code))
+        units = infinite.units or 0
     return Shaped(max(0, units), pool, there, kept, steps)
 
 

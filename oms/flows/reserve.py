@@ -12,9 +12,10 @@ import msgspec
 
 from oms import named
 from oms.book import Book, Units, units_of
-from oms.db import Connection, Database, Sql
+from oms.db import Connection, Database, Sql, tell
 from oms.domain.order import CartLine, Named, exploded, faults_of_lines, summed
 from oms.domain.shape import Rule
+from oms.enquiries import Refused
 from oms.errors import BadInput, Conflict, KeyReused, NotFound, OutOfStock, Refusal
 from oms.named import Place
 from oms.settle import Again
@@ -131,7 +132,7 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
     answers |= _twins(keyed, answers)
     wishes: dict[int, _Wish] = {}
     new = [place for place in range(len(carts)) if place not in answers]
-    rules = await named.rules_in_force(tx, version=seen.rules)
+    rules = {k: rule.selling(seen.now) for k, rule in (await named.rules_in_force(tx, version=seen.rules)).items()}
     for place, wish in zip(new, await _understand(tx, [carts[place] for place in new], rules), strict=True):
         if isinstance(wish, _Wish):
             wishes[place] = wish
@@ -152,6 +153,8 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
         decision = _decide(book, wish)
         if isinstance(decision, Refusal):
             answers[place] = decision
+            if isinstance(decision, OutOfStock):
+                tell(tx, _refused(book, wish, decision, seen))
         else:
             grants[place] = decision
             answers[place] = _granted(wish.cart, seen.now + timedelta(seconds=wish.cart.ttl_seconds))
@@ -190,6 +193,16 @@ def _decide(book: Book, wish: _Wish) -> _Grant | Refusal:
         else:
             book.allocate(sku_id, location_id, units, pool_id=rule.pool_id, channel_id=rule.channel_id)
     return _Grant(wish, {sku_id: numbers[sku_id] - units for sku_id, units in wish.wanted.items()})
+
+
+def _refused(book: Book, wish: _Wish, said: OutOfStock, seen: _Before) -> list[Refused]:
+    return [
+        Refused(
+            seen.now, wish.rule.channel_id, wish.cart.location, item["sku"], item["quantity"], item["atp"],
+            [book.rows[part.sku_id].version for part in wish.names[item["sku"]].parts], seen.rules,
+        )
+        for item in said.items
+    ]  # fmt: skip
 
 
 def _out_of_stock(wish: _Wish, numbers: dict[int, int]) -> OutOfStock:

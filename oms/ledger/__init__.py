@@ -33,7 +33,7 @@ from oms.ledger.baseline import (
     undo_deductions,
 )
 from oms.ledger.days import Capacity, Work, capacity, work
-from oms.ledger.moves import HOUSE, Hold, Move, Stock, holds_to_lift, lift, move, restock, stock
+from oms.ledger.moves import HOUSE, Hold, Move, Stock, holds_to_lift, lift, move, refold, restock, restock_skus, stock
 from oms.ledger.statements import sql
 
 __all__ = [
@@ -65,8 +65,10 @@ __all__ = [
     "plan_for_chunks",
     "plan_for_lookups",
     "rebase",
+    "refold",
     "relayout",
     "restock",
+    "restock_skus",
     "revert",
     "segments",
     "sql",

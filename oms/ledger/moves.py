@@ -156,6 +156,22 @@ async def holds_to_lift(
     return [hold for hold in standing if code is None or hold.code == code]
 
 
+async def refold(tx: Connection, keys: Collection[tuple[int, int]]) -> None:
+    """Held units of (sku, location) keys are summed anew, and what that leaves is written."""
+    if keys:
+        locked = await lock(tx, {sku_id for sku_id, _ in keys})
+        await refold_held(tx, set(keys))
+        await write(tx, locked, resum=sorted(locked))
+
+
+async def restock_skus(tx: Connection, skus: Collection[int]) -> None:
+    """Has the stock rows of these skus follow what is kept back of them, everywhere."""
+    if skus:
+        locked = await lock(tx, skus)
+        await follow_location(tx, location_id=None, skus=sorted(locked))
+        await write(tx, locked, resum=sorted(locked))
+
+
 async def restock(tx: Connection, *, location_id: int, after: int, limit: int) -> int | None:
     """Has the next stock rows of a location follow its safety stock and its on and off; None when it is done.
 

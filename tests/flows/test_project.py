@@ -246,7 +246,7 @@ async def test_promises_beyond_what_there_is_are_an_exception_until_kept(db: Dat
 
 
 async def test_readers_see_the_next_receipt_at_the_pools_locations(db: Database, net: Net, cache: Cache) -> None:
-    for days, location, units in ((-1, "W1", 50), (3, "S2", 20), (5, "W1", 7), (5, "S1", 1), (9, "W1", 4)):
+    for days, location, units in ((-2, "W1", 50), (3, "S2", 20), (5, "W1", 7), (5, "S1", 1), (9, "W1", 4)):
         await run(
             db,
             "insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)"

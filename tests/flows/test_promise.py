@@ -1,6 +1,6 @@
 import random
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -230,10 +230,11 @@ async def test_nearby_lists_what_a_pickup_would_get_nearest_first(db: Database, 
         await set_stock(db, sku="A", location=location, quantity=quantity)
     lat, lon = place_of(postal_code="10001", country="US", lat=None, lon=None)
     ask = {"channel_id": net.channels["web"], "sku": "A", "lat": lat, "lon": lon, "limit": 20, "now": NOW}
+    ready = (NOW + timedelta(minutes=60)).isoformat()
     near = await nearby(db, **ask)
     assert [(n.location, n.available, n.pickup_from) for n in near] == [
-        ("S1", 2, NOW.isoformat()),
-        ("W1", 4, NOW.isoformat()),
+        ("S1", 2, ready),
+        ("W1", 4, ready),
     ]
     assert near[0].km is not None and near[0].km < 5
     assert near[1].km is not None and 1_100 < near[1].km < 1_200
@@ -242,7 +243,7 @@ async def test_nearby_lists_what_a_pickup_would_get_nearest_first(db: Database, 
     near = await nearby(db, **ask)
     assert [(n.location, n.available, n.pickup_from) for n in near] == [
         ("S1", 0, "2026-11-30"),
-        ("W1", 4, NOW.isoformat()),
+        ("W1", 4, ready),
     ]
     assert await nearby(db, **ask | {"sku": "B"}) == []
 

@@ -1,19 +1,25 @@
 """A promise says by when, from where and why, and keeps to what a reservation would get."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from oms import enquiries
+from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import CartLine
-from oms.errors import BadInput
+from oms.errors import BadInput, NotFound
 from oms.flows.network import load
-from oms.flows.promise.dated import Promised, promise
+from oms.flows.order.read import order_history, read_order
+from oms.flows.promise import asked, overdue
+from oms.flows.promise.dated import Place, Promised, promise
+from oms.flows.promise.read import atp
 from oms.flows.reserve import Cart, reserve_many
 from oms.settle import settle_batch
-from tests.feeding import change
+from tests.demand import captured, order
+from tests.feeding import change, exceptions
 from tests.world import Net, set_stock, small_network
 
 NOW = datetime(2026, 11, 23, 15, tzinfo=UTC)
@@ -35,7 +41,7 @@ async def ask(
 ) -> Promised:
     lat, lon = NEW_YORK
     return await promise(
-        db, channel_id=net.channels["web"], lines=[CartLine(*line) for line in lines], method=method, lat=lat, lon=lon,
+        db, channel_id=net.channels["web"], lines=[CartLine(*line) for line in lines], method=method, to=Place(lat, lon),
         now=now,
     )  # fmt: skip
 
@@ -116,3 +122,92 @@ async def test_unknown_skus_are_named_by_line(db: Database, net: Net) -> None:
     with pytest.raises(BadInput) as refused:
         await ask(db, net, ("A", 1), ("nope", 1))
     assert refused.value.items[0]["field"] == "lines[1].sku"
+
+
+async def pick_up(db: Database, net: Net, *lines: tuple[str, int], now: datetime = NOW) -> Promised:
+    return await promise(
+        db, channel_id=net.channels["web"], lines=[CartLine(*line) for line in lines], method="pickup",
+        to=Place(pickup="S1"), now=now,
+    )  # fmt: skip
+
+
+async def test_a_pick_up_is_ready_within_the_hours_of_its_store(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=3)
+    await put(db, "locations", {"code": "S1", "cut_off": "17:00", "pickup_minutes": 90, "work_days": "1101111"})
+    assert (await pick_up(db, net, ("A", 3))).ready_from == "2026-11-23T16:30:00+00:00"
+    late = await pick_up(db, net, ("A", 3), now=datetime(2026, 11, 24, 22, 30, tzinfo=UTC))
+    assert (late.ready_from, late.arrives_on) == ("2026-11-26", date(2026, 11, 26)), "Wednesday it is closed"
+    short = await pick_up(db, net, ("A", 4))
+    assert (short.whole, short.ready_from, short.lines[0].why) == (False, None, "3 are there for a pick-up")
+    await put(db, "locations", {"code": "S1", "on": False})
+    assert (await pick_up(db, net, ("A", 3))).ready_from is None
+    with pytest.raises(NotFound):
+        await promise(
+            db, channel_id=net.channels["web"], lines=[CartLine("A", 1)], method="x", to=Place(pickup="S9"), now=NOW
+        )
+
+
+async def test_what_was_asked_and_said_is_kept(db: Database, net: Net, cache: Cache) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=3)
+    said = await ask(db, net, ("A", 2))
+    cart = Cart(reservation_id=uuid4(), channel_id=net.channels["web"], lines=(CartLine("A", 5),))
+    enquiries.of(db)
+    await settle_batch(db, reserve_many, [cart])
+    for _ in range(3):
+        await atp(db, cache, channels=["web"], skus=["A", "B"], now=NOW)
+    await asked.write(db)
+    await atp(db, cache, channels=["web"], skus=["A"], now=NOW)
+    await asked.write(db)
+    [kept] = await asked.promises(db, channel="web", sku="A", before=None, limit=9)
+    assert kept.said["arrives_on"] == said.arrives_on.isoformat() if said.arrives_on else None
+    assert kept.stock["A"]["atp"] == 3
+    [refused] = await asked.refusals(db, channel=None, sku="A", before=None, limit=9)
+    assert (refused.quantity, refused.atp, refused.versions) == (5, 3, [kept.stock["A"]["version"]])
+    reads = await asked.reads(db, channel="web", sku=None, until=None, limit=9)
+    assert [(r.minute, r.sku, r.atp, r.count) for r in reads] == [(NOW, "A", 3, 4), (NOW, "B", 0, 3)]
+    await asked.forget(db, before=NOW + timedelta(days=1))
+    assert await asked.promises(db, channel=None, sku=None, before=None, limit=9) == []
+
+
+async def test_what_leans_on_a_receipt_that_is_overdue_is_promised_again(db: Database, net: Net, cache: Cache) -> None:
+    def incoming(reference: str, quantity: int, due: str) -> dict[str, Any]:
+        return {
+            "source": "erp",
+            "reference": reference,
+            "sku": "A",
+            "location": "W1",
+            "quantity": quantity,
+            "due_on": due,
+        }
+
+    await set_stock(db, sku="A", location="W1", quantity=2)
+    await put(db, "incoming", incoming("PO1", 4, "2026-11-25"), incoming("PO2", 9, "2026-12-10"))
+    orders = [
+        await captured(db, order(net, number, ("A", units), placed_at=NOW))
+        for number, units in (("N1", 2), ("N2", 3), ("N3", 3))
+    ]
+
+    async def days(now: datetime) -> list[date | None]:
+        await overdue.watch(db, now=now)
+        async with db.connection() as tx:
+            return [r[0] for r in await tx.fetch("select promised_on from order_line order by line_id")]
+
+    first, second = date(2026, 11, 25), date(2026, 12, 10)
+    assert await days(NOW) == [None, first, second]
+    assert await days(NOW + timedelta(days=3)) == [None, NOW.date() + timedelta(days=3), second], (
+        "late, within tolerance"
+    )
+    assert await days(NOW + timedelta(days=4)) == [None, second, second]
+    assert ("incoming_overdue", "erp PO1 A W1") in await exceptions(db)
+    [line] = (await read_order(db, order_id=orders[1])).lines
+    assert line.promised_on == second
+    await put(db, "incoming", incoming("PO1", 4, "2026-11-30"))
+    assert await days(NOW + timedelta(days=4)) == [None, date(2026, 11, 30), second]
+    assert "incoming_overdue" not in {kind for kind, _ in await exceptions(db)}
+    steps = await order_history(db, order_id=orders[1])
+    assert [s.detail["on"] for s in steps if s.step == "promised"] == [
+        "2026-11-25",
+        "2026-11-26",
+        "2026-12-10",
+        "2026-11-30",
+    ]

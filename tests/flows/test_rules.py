@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from oms import worker
+from oms import ledger, worker
 from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import CartLine
 from oms.errors import Conflict, OutOfStock
+from oms.flows import reconcile
+from oms.flows.network import follow as follow_network
 from oms.flows.network import load, rules
 from oms.flows.promise.explain import explain
 from oms.flows.promise.read import atp
@@ -20,7 +22,7 @@ from oms.flows.reserve import Cart, Granted, reserve_many
 from oms.settings import Settings
 from oms.settle import settle_batch
 from tests.demand import captured, order
-from tests.feeding import ask, change, exceptions
+from tests.feeding import ask, change, exceptions, stock
 from tests.world import Net, set_stock, small_network
 
 
@@ -171,6 +173,90 @@ async def test_above_a_limit_a_second_person_agrees(db: Database, net: Net, cach
     assert await ask(db, "select count(*) from history where kind = 'rule' and id = 'huge' and who = 'Bob'") == 1
 
 
+async def test_a_window_has_a_channel_sell_from_another_pool(db: Database, net: Net, cache: Cache) -> None:
+    ends = now() + timedelta(hours=1)
+    await put(db, cache, "promo", kind="pool", channel="web", pool="local", until_at=ends.isoformat())
+    assert await agrees(db, cache, net) == {"web": 6, "local": 6}
+    assert (await shown(db, cache, at=ends))["web"] == 10
+    granted = await reserve(db, net, 2)
+    assert isinstance(granted, Granted)
+    assert await ask(db, "select p.code from reservation join pool p using (pool_id)") == "local"
+    await put(db, cache, "promo", on=False)
+    assert await agrees(db, cache, net) == {"web": 10, "local": 4}, "what was sold meanwhile stays promised there"
+
+
+async def test_what_is_sold_whatever_there_is_has_an_end_and_a_second_person(
+    db: Database, net: Net, cache: Cache
+) -> None:
+    ends = now() + timedelta(hours=1)
+    rule = {"kind": "infinite", "channel": "web", "sku": "A", "units": 500}
+    assert [r.field for r in await put(db, cache, "gift", **rule)] == ["until_at"]
+    await put(db, cache, "gift", who="Ada", until_at=ends.isoformat(), **rule)
+    assert (await shown(db, cache))["web"] == 10, "it waits for another person"
+    await rules.approve(db, cache, code="gift", who="Bob", now=now())
+    assert (await shown(db, cache))["web"] == 500
+    assert isinstance(await reserve(db, net, 400), Granted)
+    assert (await shown(db, cache))["web"] == 500
+    explained = await explain(db, channel_id=net.channels["web"], sku="A", now=now())
+    assert (sum(step.units for step in explained.steps), explained.atp) == (500, 500)
+    await projected(db, cache)
+    assert [kind for kind, _ in await exceptions(db)] == [], "it breaks no promise"
+    await put(db, cache, "none", kind="limit", units=0, sku="A", channel="local")
+    assert (await shown(db, cache))["local"] == 0
+
+
+async def followed(db: Database) -> None:
+    await rules.follow(db, now=now())
+    await follow_network(db)
+    assert await verified(db) == []
+
+
+async def verified(db: Database) -> list[Any]:
+    return list((await reconcile.verify(db))[1])
+
+
+async def test_units_are_kept_back_where_and_while_a_rule_says_so(db: Database, net: Net, cache: Cache) -> None:
+    await put(db, cache, "s", kind="safety", units=1)
+    await put(db, cache, "s-store", kind="safety", units=3, location="S1")
+    await put(db, cache, "s-b", kind="safety", units=9, sku="B")
+    await followed(db)
+    assert await agrees(db, cache, net) == {"web": 6, "local": 2}, "W1 keeps 1 of 6, S1 3 of 4, S2 1 of 2"
+    await set_stock(db, sku="C", location="S1", quantity=5)
+    assert await stock(db, "C", "S1", "stock.safety_stock") == 3, "a new key knows of it at once"
+    soon = now() + timedelta(seconds=0.3)
+    await put(db, cache, "s-store", until_at=soon.isoformat())
+    await asyncio.sleep(0.4)
+    await followed(db)
+    assert await agrees(db, cache, net) == {"web": 8, "local": 4}
+    await put(db, cache, "s", sku="C")
+    await followed(db)
+    assert await agrees(db, cache, net) == {"web": 10, "local": 6}, "what the rule spoke of before is free again"
+
+
+async def test_hold_codes_count_or_do_not(db: Database, net: Net, cache: Cache) -> None:
+    await change(
+        db, "insert into hold (sku_id, location_id, code, quantity, source_id, placed_at)"
+        " select s.sku_id, l.location_id, c, 2, (select source_id from source where code = 'wms'), now()"
+        " from sku s, location l, unnest(array['quality', 'b2b']) c where s.code = 'A' and l.code = 'W1'",
+    )  # fmt: skip
+    async with db.transaction() as tx:
+        await ledger.refold(tx, [(net.skus["A"], net.locations["W1"])])
+    assert await agrees(db, cache, net) == {"web": 6, "local": 6}
+    await put(db, cache, "q", kind="hold", hold_code="quality", location="W1", who="Ada")
+    await followed(db)
+    assert await agrees(db, cache, net) == {"web": 6, "local": 6}, "it waits for another person"
+    await rules.approve(db, cache, code="q", who="Bob", now=now())
+    await followed(db)
+    assert await agrees(db, cache, net) == {"web": 8, "local": 6}
+    await put(db, cache, "q", hold_code="b2b", who="Ada")
+    await rules.approve(db, cache, code="q", who="Bob", now=now())
+    await followed(db)
+    assert await agrees(db, cache, net) == {"web": 8, "local": 6}
+    await put(db, cache, "q", on=False)
+    await followed(db)
+    assert await agrees(db, cache, net) == {"web": 6, "local": 6}
+
+
 @pytest.mark.parametrize(
     ("rule", "field"),
     [
@@ -190,6 +276,12 @@ async def test_above_a_limit_a_second_person_agrees(db: Database, net: Net, cach
             "until_at",
         ),
         ({"kind": "limit", "units": 1, "from_at": "2026-11-24T00:00:00"}, "from_at"),
+        ({"kind": "pool", "pool": "local"}, "channel"),
+        ({"kind": "pool", "pool": "local", "channel": "web", "sku": "A"}, "sku"),
+        ({"kind": "pool", "pool": "nowhere", "channel": "web"}, "pool"),
+        ({"kind": "safety", "units": 1, "channel": "web"}, "channel"),
+        ({"kind": "buffer", "units": 1, "location": "S1"}, "location"),
+        ({"kind": "hold", "units": 1}, "kind"),
     ],
 )
 async def test_a_rule_that_makes_no_sense_is_refused_at_its_field(

@@ -1,6 +1,6 @@
 """An order as it stands: its lines, who fulfills them, and every step that led there."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,10 @@ STEPS_MAX = 1_000
 
 
 class LineView(msgspec.Struct, frozen=True):
-    """Where the units of a line stand; a kit's parts are lines with `part` 1, 2, …. `asked` is the shop's code."""
+    """Where the units of a line stand; a kit's parts are lines with `part` 1, 2, …. `asked` is the shop's code.
+
+    `promised_on`: what is open waits for receipts, and can be served from this day on.
+    """
 
     line: str
     part: int
@@ -31,6 +34,7 @@ class LineView(msgspec.Struct, frozen=True):
     shipped: int
     cancelled: int
     hold: str | None
+    promised_on: date | None
 
 
 class GivenView(msgspec.Struct, frozen=True):

@@ -185,7 +185,7 @@ def rules_in_force(
     """The channel's own rules, and every other that is in force for it and a sku; which of a kind counts is marked."""
     holding = {
         found.code
-        for kind in ("buffer", "cap", "limit", "preorder")
+        for kind in ("buffer", "cap", "limit", "preorder", "pool", "infinite")
         if (found := chosen(rule.shapes, kind, sku_id=sku_id, now=now)) is not None
     } | {keep.code for keep in kept_for_others(rule, sku_id=sku_id, now=now)}
     live = [

@@ -10,7 +10,11 @@ from oms.db import Connection, Database, Sql
 from oms.domain import atp as law
 from oms.domain import places
 from oms.domain.atp import Layout
+from oms.domain.order import Named
+from oms.domain.promise import ready_from
+from oms.domain.shape import Rule
 from oms.errors import BadInput, NotFound
+from oms.flows.promise.sites import Site, sites_of
 from oms.numbers import Shelf
 
 sql = Sql("promise")
@@ -96,20 +100,23 @@ async def nearby(
     `available` is what may be promised there without breaking another promise: what a pick-up would get.
     """
     async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
-        return await near_of(tx, channel_id=channel_id, sku=sku, lat=lat, lon=lon, limit=limit, now=now)
+        names = await named.skus_of(tx, {(channel_id, sku)})
+        if not names:
+            raise NotFound(f"no sku has the code {sku!r}")
+        name = names[channel_id, sku]
+        skus = {name.sku_id, *(part.sku_id for part in name.parts)}
+        rule = (await named.rules_of(tx, [channel_id], skus=skus))[channel_id]
+        read = await numbers.read(tx, skus, today=now.date())
+        near = await near_of(tx, rule, name, read, lat=lat, lon=lon, limit=limit, now=now)
+        sites = await sites_of(tx, [n.location for n in near if n.available])
+    return [_ready(n, sites[n.location], now=now) if n.available else n for n in near]
 
 
 async def near_of(
-    tx: Connection, *, channel_id: int, sku: str, lat: float, lon: float, limit: int, now: datetime
+    tx: Connection, rule: Rule, name: Named, read: Shelf, *, lat: float, lon: float, limit: int, now: datetime
 ) -> list[Near]:
-    """The same, in the caller's snapshot."""
-    names = await named.skus_of(tx, {(channel_id, sku)})
-    if not names:
-        raise NotFound(f"no sku has the code {sku!r}")
-    name = names[channel_id, sku]
+    """The same of what the caller has read, in its snapshot; what is there may be picked up now."""
     skus = [part.sku_id for part in name.parts]
-    rule = (await named.rules_of(tx, [channel_id], skus=[name.sku_id, *skus]))[channel_id]
-    read = await numbers.read(tx, {name.sku_id, *skus}, today=now.date())
     most = read.number(read.codes[name.sku_id], rule, now=now)
     parts = [_Part(read, read.rows[read.codes[part.sku_id]], part.quantity) for part in name.parts]
     layout = parts[0].layout
@@ -140,6 +147,12 @@ async def near_of(
         skip += page
     near.sort(key=lambda n: (n.km is None, n.km or 0.0, n.location))
     return near[:limit]
+
+
+def _ready(near: Near, site: Site, *, now: datetime) -> Near:
+    ready = ready_from(site.hours, now)
+    return msgspec.structs.replace(near, available=0 if ready is None else near.available,
+                                   pickup_from=(ready or now).isoformat())  # fmt: skip
 
 
 def _segment(others: dict[int, dict[int, int]], part: _Part, place: _Here) -> int | None:

@@ -69,7 +69,7 @@ class KeptRule(msgspec.Struct, frozen=True):
     until_at: datetime | None
     made_by: str
     agreed_by: str | None
-    keeps_pool_id: int | None
+    of_pool_id: int | None
 
     def shape(self) -> Shape:
         """As numbers are shaped by it."""
@@ -105,6 +105,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 class _Coming(msgspec.Struct, frozen=True):
     location_id: int
     due_on: date
+    until_on: date
     quantity: int
 
 
@@ -195,7 +196,7 @@ async def _projection(
         version=0, sku_id=sku_id, layout_id=layout.layout_id, supply=supply, reserved=reserved,
         taken={int(channel): units for channel, units in taken.items() if units},
         coming=[
-            Coming(c.due_on, segment_of[c.location_id], c.quantity)
+            Coming(c.due_on, segment_of[c.location_id], c.quantity, c.until_on)
             for c in await incoming_at(tx, sku_id=sku_id, at=at, today=at.date()) if c.location_id in segment_of
         ],
     )  # fmt: skip

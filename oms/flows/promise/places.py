@@ -1,13 +1,14 @@
 """What may be promised at single locations: for pages of stores, and for pick-ups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from oms import ledger, named, numbers
-from oms.db import Database, Sql
+from oms.db import Connection, Database, Sql
 from oms.domain import atp as law
+from oms.domain.order import Named
 from oms.domain.shape import Rule
 from oms.errors import NotFound
 from oms.numbers import Shelf
@@ -38,25 +39,32 @@ async def at_locations(
         for code in locations:
             if code not in found:
                 raise NotFound(f"no location has the code {code!r}")
-        ids = sorted({p.sku_id for name in names.values() for p in name.parts} | {n.sku_id for n in names.values()})
+        ids = {p.sku_id for name in names.values() for p in name.parts} | {n.sku_id for n in names.values()}
         read = await numbers.read(tx, ids, today=now.date())
-        segments = {k: await ledger.segments(tx, k) for k in read.layouts}
-        here = {
-            (c.sku_id, c.location_id): c.available
-            for c in await cells(tx, skus=ids, locations=[p.location_id for p in found.values()])
-        }
+        told = await units_at(tx, rule, names, read, {code: found[code].location_id for code in locations}, now=now)
+    return told, [code for code in dict.fromkeys(skus) if code not in names]
+
+
+async def units_at(
+    tx: Connection, rule: Rule, names: Mapping[str, Named], read: Shelf, locations: Mapping[str, int], *, now: datetime
+) -> dict[str, dict[str, int]]:
+    """The same of what the caller has read, in its snapshot: units by location and sku."""
+    segments = {k: await ledger.segments(tx, k) for k in read.layouts}
+    ids = sorted({p.sku_id for name in names.values() for p in name.parts})
+    here = {
+        (c.sku_id, c.location_id): c.available for c in await cells(tx, skus=ids, locations=list(locations.values()))
+    }
     told: dict[str, dict[str, int]] = {code: {} for code in locations}
     for sku, name in names.items():
         most = read.number(read.codes[name.sku_id], rule, now=now)
-        for code in told if most else ():
-            place = found[code].location_id
+        for code, place in locations.items() if most else ():
             units = law.kit_atp(
                 (_at(read, segments, rule, p.sku_id, place, here.get((p.sku_id, place), 0)), p.quantity)
                 for p in name.parts
             )
             if units := min(units, most):
                 told[code][sku] = units
-    return told, [code for code in dict.fromkeys(skus) if code not in names]
+    return told
 
 
 def _at(

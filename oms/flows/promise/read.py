@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import msgspec
 
-from oms import fresh, named, near, numbers
+from oms import enquiries, fresh, named, near, numbers
 from oms.cache import Cache, Projection
 from oms.db import Database
 from oms.domain.shape import Rule
@@ -65,7 +65,7 @@ async def atp(db: Database, cache: Cache, *, channels: Sequence[str], skus: Sequ
     if parts := {part.sku for row in rows.values() if row.parts for part in row.parts if part.sku not in rows}:
         rows |= (await memory.get(sorted(parts))).rows
     book = await known.rules_of(db, version=seen.rules)
-    rules = [_rule(book, code) for code in channels]
+    rules = [_rule(book, code).selling(now) for code in channels]
     absent = [code for code in asked if code not in rows or any([p.sku not in rows for p in rows[code].parts])]
     age = 0.0
     names: dict[str, str] = {}
@@ -79,8 +79,9 @@ async def atp(db: Database, cache: Cache, *, channels: Sequence[str], skus: Sequ
     rows = {code: mine.newest(row) for code, row in rows.items()}
     shelf = Shelf(rows, await known.layouts_of(db, {row.layout_id for row in rows.values()}))
     told = [(code, names.get(code, code)) for code in asked] if absent else [(code, code) for code in asked]
-    today = now.date()
-    return Found(
+    today, minute = now.date(), now.replace(second=0, microsecond=0)
+    waiting = enquiries.of(db)
+    told_of = Found(
         {
             rule.code: [
                 Atp(code, shelf.number(ours, rule, now=now), shelf.version(ours), _next(shelf, ours, rule, today))
@@ -92,6 +93,10 @@ async def atp(db: Database, cache: Cache, *, channels: Sequence[str], skus: Sequ
         [code for code, ours in told if ours not in rows] if absent else [],
         age,
     )
+    for rule in rules:
+        for one in told_of.channels[rule.code]:
+            waiting.read(minute, rule.channel_id, one.sku, one.atp)
+    return told_of
 
 
 def _next(shelf: Shelf, sku: str, rule: Rule, today: date) -> NextReceipt | None:

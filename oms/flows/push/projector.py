@@ -161,12 +161,18 @@ def compute(skus: Iterable[int], *, read: Shelf, rules: Sequence[Rule], now: dat
 
 
 def deficit(row: Projection, layout: Layout, rules: Sequence[Rule], *, now: datetime) -> int:
-    """Units promised beyond what there is, and beyond what is expected where a channel sells ahead of it."""
+    """Units promised beyond what there is, and beyond what is expected where a channel sells ahead of it.
+
+    What is sold whatever there is breaks no promise.
+    """
+    if any(chosen(r.shapes, "infinite", sku_id=row.sku_id, now=now) for r in rules):
+        return 0
     units = atp.deficit(layout, row.supply, row.reserved)
     if units and row.coming and any(chosen(r.shapes, "preorder", sku_id=row.sku_id, now=now) for r in rules):
         there = list(row.supply)
         for c in row.coming:
-            there[c.segment] += c.units
+            if c.day(now.date()) is not None:
+                there[c.segment] += c.units
         units = atp.deficit(layout, there, row.reserved)
     return units
 
