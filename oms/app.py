@@ -37,6 +37,7 @@ DOORS = (
     "enquiries",
     "reservations",
     "orders",
+    "updates",
     "fulfillments",
     "feeds",
     "runs",

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from connectors.channels import SettingsWrong
 from connectors.channels.webhook import WebhookChannel, retry_after
 from connectors.http import NoAnswer, NotAllowed
-from oms.flows.govern import Delivery
+from oms.domain.telling import Delivery
 
 SECONDS_MAX = 10.0
 

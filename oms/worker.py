@@ -26,6 +26,7 @@ from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.network import rules
+from oms.flows.order import updates
 from oms.flows.order.parked import unpark_lines
 from oms.flows.promise import asked, overdue
 from oms.flows.push import outbox
@@ -39,6 +40,7 @@ SWEEP_SECONDS = 10
 BROKER_WAKE_SECONDS = 5.0
 """The longest that a run planned by a wake-up may take: rejections are brokered again soon."""
 PUSHES_KEPT_DAYS = 30
+UPDATES_KEPT_DAYS = 90
 
 Context = dict[str, Any]
 
@@ -70,6 +72,7 @@ async def sweep(ctx: Context) -> None:
         ("relief", fulfill.relieve(db, who="oms", now=now, cache=cache)),
         ("escalation", govern.escalate(db, now=now)),
         ("announcements", govern.announce_due(db, deliver=deliver, now=now, chance=random.random)),
+        ("updates", updates.tell_due(db, deliver=deliver, now=now, chance=random.random)),
     ):
         await _safely(what, work)
     await cache.wake("project")
@@ -117,6 +120,7 @@ async def forget(ctx: Context) -> None:
     await govern.forget(ctx["db"], now=clock())
     settings: Settings = ctx["settings"]
     await asked.forget(ctx["db"], before=clock() - timedelta(days=settings.enquiries_kept_days))
+    await updates.forget(ctx["db"], before=clock() - timedelta(days=UPDATES_KEPT_DAYS))
     await outbox.prune(ctx["db"], before=clock() - timedelta(days=PUSHES_KEPT_DAYS))
 
 

@@ -1,8 +1,8 @@
 """What needs a person: exceptions seen, resolved and escalated, facts under review applied, listeners told."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -10,17 +10,12 @@ import msgspec
 from oms import ledger
 from oms.access import Actor, make_key
 from oms.db import Connection, Database, Sql
+from oms.domain.telling import LEASE_SECONDS, Deliver, Delivery, after_attempt
 from oms.errors import BadInput, Conflict, NotAllowed, NotFound
 from oms.record import Step, keep
 
 sql = Sql("govern")
 
-ATTEMPTS_MIN = 14
-"""An announcement is given up after this many attempts, and not before it is a week old."""
-GIVEN_UP_AFTER = timedelta(days=7)
-RETRY_SECONDS_FIRST = 30.0
-RETRY_SECONDS_MAX = 86_400.0
-LEASE_SECONDS = 60.0
 IDEMPOTENCY_KEPT = timedelta(days=14)
 ESCALATED_AT_ONCE = 1_000
 
@@ -79,17 +74,6 @@ class _Review(msgspec.Struct, frozen=True):
     per: int | None
     is_kit: bool
 
-
-class Delivery(msgspec.Struct, frozen=True):
-    """What became of one delivery: taken, or not and why; a receiver may say when to come again."""
-
-    is_taken: bool
-    answer: str
-    retry_after_seconds: float | None = None
-
-
-Deliver = Callable[[str, bytes, str, list[str]], Awaitable[Delivery]]
-"""Delivers (url, body, message id, secrets), signed; it never raises for what a receiver does."""
 
 exceptions = sql.rows("exceptions", Exceptional)
 resolve_one = sql.maybe("resolve", UUID)
@@ -201,23 +185,6 @@ def effect_of(message: Mapping[str, Any], *, per: int | None, on_hand: int) -> i
     return _SIGNS[message["kind"]] * quantity
 
 
-def retry_seconds(attempts: int, chance: float) -> float:
-    """How long to wait after this many attempts: exponential up to a day, with full jitter by `chance` in 0..1."""
-    return chance * min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2.0 ** min(attempts, 30))
-
-
-def after_attempt(
-    told: Announced, delivery: Delivery, *, now: datetime, chance: float
-) -> tuple[Literal["due", "done", "dead"], datetime]:
-    """The state of an announcement after an attempt, and when it may be tried again."""
-    if delivery.is_taken:
-        return "done", now
-    if not told.is_on or (told.attempts >= ATTEMPTS_MIN and now - told.made_at >= GIVEN_UP_AFTER):
-        return "dead", now
-    wait = max(retry_seconds(told.attempts, chance), delivery.retry_after_seconds or 0.0)
-    return "due", now + timedelta(seconds=min(wait, RETRY_SECONDS_MAX))
-
-
 def announcement_body(told: Announced) -> bytes:
     """What a listener gets."""
     return msgspec.json.encode(
@@ -248,7 +215,9 @@ async def announce_due(
             delivery = await deliver(told.url, announcement_body(told), f"ann_{told.announcement_id}", told.secrets)
         else:
             delivery = Delivery(False, "the listener is off")
-        state, not_before = after_attempt(told, delivery, now=now, chance=chance())
+        state, not_before = after_attempt(
+            delivery, attempts=told.attempts, made_at=told.made_at, is_on=told.is_on, now=now, chance=chance()
+        )
         taken += state == "done"
         async with db.transaction() as tx:
             await settle_announcement(

@@ -10,6 +10,7 @@ import pytest
 from oms import access
 from oms.access import Actor
 from oms.db import Database
+from oms.domain import telling
 from oms.errors import BadInput, Conflict, NotAllowed, NotFound
 from oms.flows import govern
 from oms.record import Trouble, raise_exceptions
@@ -37,15 +38,15 @@ async def listen(db: Database, url: str = "https://ops.example/") -> None:
 class Ear:
     """A listener that answers as it is told."""
 
-    def __init__(self, *answers: govern.Delivery) -> None:
+    def __init__(self, *answers: telling.Delivery) -> None:
         self.answers, self.heard = list(answers), list[dict[str, Any]]()
         self.ids: list[str] = []
 
-    async def deliver(self, url: str, body: bytes, message_id: str, secrets: list[str]) -> govern.Delivery:
+    async def deliver(self, url: str, body: bytes, message_id: str, secrets: list[str]) -> telling.Delivery:
         assert secrets == ["whsec_a"]
         self.heard.append(msgspec.json.decode(body))
         self.ids.append(message_id)
-        return self.answers.pop(0) if self.answers else govern.Delivery(True, "200")
+        return self.answers.pop(0) if self.answers else telling.Delivery(True, "200")
 
 
 def later(hours: float = 0) -> datetime:
@@ -106,7 +107,7 @@ async def test_each_step_is_announced_once_to_each_listener(db: Database) -> Non
 async def test_a_listener_that_does_not_take_it_is_asked_again_later_under_the_same_id(db: Database) -> None:
     await listen(db)
     await opened(db)
-    ear = Ear(govern.Delivery(False, "503"), govern.Delivery(True, "200"))
+    ear = Ear(telling.Delivery(False, "503"), telling.Delivery(True, "200"))
     now = later()
     assert await announce(db, ear, now=now) == 0
     assert await announce(db, ear, now=now + timedelta(seconds=59)) == 0, "the wait is 60 s at this chance"
@@ -118,7 +119,7 @@ async def test_a_listener_that_does_not_take_it_is_asked_again_later_under_the_s
 async def test_a_receiver_that_names_a_time_is_left_alone_until_then(db: Database) -> None:
     await listen(db)
     await opened(db)
-    ear = Ear(govern.Delivery(False, "429", retry_after_seconds=600))
+    ear = Ear(telling.Delivery(False, "429", retry_after_seconds=600))
     now = later()
     await announce(db, ear, now=now)
     await announce(db, ear, now=now + timedelta(seconds=599))
@@ -129,14 +130,14 @@ async def test_a_receiver_that_names_a_time_is_left_alone_until_then(db: Databas
 async def test_a_dead_listener_is_given_up_after_fourteen_attempts_and_a_week(db: Database) -> None:
     await listen(db)
     await opened(db)
-    ear = Ear(*[govern.Delivery(False, "500")] * 40)
+    ear = Ear(*[telling.Delivery(False, "500")] * 40)
     now, begun = later(), later()
     while await values(db, "select count(*) from announcement where state = 'due'") == [1]:
         (not_before,) = await values(db, "select not_before from announcement")
         now = max(now, not_before)
         await announce(db, ear, now=now)
     assert await values(db, "select state, answer from announcement") == [("dead", "500")]
-    assert len(ear.heard) >= govern.ATTEMPTS_MIN
+    assert len(ear.heard) >= telling.ATTEMPTS_MIN
     assert now - begun >= timedelta(days=6, hours=23)
 
 
@@ -147,7 +148,7 @@ async def test_an_announcement_whose_bearer_was_killed_is_taken_up_after_its_lea
     class Killed(BaseException):
         """The process ends here."""
 
-    async def killed(url: str, body: bytes, message_id: str, secrets: list[str]) -> govern.Delivery:
+    async def killed(url: str, body: bytes, message_id: str, secrets: list[str]) -> telling.Delivery:
         raise Killed
 
     now = later()
@@ -155,13 +156,13 @@ async def test_an_announcement_whose_bearer_was_killed_is_taken_up_after_its_lea
         await govern.announce_due(db, deliver=killed, now=now, chance=lambda: 1.0)
     ear = Ear()
     assert await announce(db, ear, now=now + timedelta(seconds=30)) == 0
-    assert await announce(db, ear, now=now + timedelta(seconds=govern.LEASE_SECONDS + 1)) == 1
+    assert await announce(db, ear, now=now + timedelta(seconds=telling.LEASE_SECONDS + 1)) == 1
 
 
 def test_waits_double_up_to_a_day_and_chance_spreads_them_from_nothing() -> None:
-    assert [govern.retry_seconds(n, 1.0) for n in (1, 2, 3)] == [60, 120, 240]
-    assert govern.retry_seconds(30, 1.0) == govern.retry_seconds(300, 1.0) == 86_400
-    assert govern.retry_seconds(5, 0.0) == 0
+    assert [telling.retry_seconds(n, 1.0) for n in (1, 2, 3)] == [60, 120, 240]
+    assert telling.retry_seconds(30, 1.0) == telling.retry_seconds(300, 1.0) == 86_400
+    assert telling.retry_seconds(5, 0.0) == 0
 
 
 # facts under review
