@@ -17,12 +17,15 @@ with n as (
   select * from unnest(:skus::int[], :reserved::text[], :taken::jsonb[]) as n(sku_id, reserved, taken)
 ), anew as materialized (
   select sku_id, layout_id, cardinality(supply) as segments from availability where sku_id = any(:resum::int[])
+), here as materialized (  -- joined once, so that each stock row meets one join
+  select g.layout_id, g.location_id, g.segment
+    from layout_location g join location l using (location_id)
+   where l.is_on and g.layout_id in (select layout_id from anew)
 ), units as (
   select s.sku_id, g.segment, sum(s.on_hand - s.held - s.allocated - s.safety_stock) as units
     from anew a
     join stock s on s.sku_id = a.sku_id and s.on_hand - s.held - s.allocated - s.safety_stock > 0
-    join location l on l.location_id = s.location_id and l.is_on
-    join layout_location g on g.layout_id = a.layout_id and g.location_id = s.location_id
+    join here g on g.layout_id = a.layout_id and g.location_id = s.location_id
    group by s.sku_id, g.segment
 ), summed as (
   select a.sku_id, array_agg(least(coalesce(u.units, 0), 2147483647)::int order by g.segment) as supply
@@ -356,14 +359,26 @@ select n.k::int, f.baseline_id, f.as_of, f.applied_at,
                              f.order_level, f.window_seconds, f.as_of, f.watermark, f.source_id, s.acknowledges),
                 false) as is_in,
        st.counted_at,
-       coalesce((select array_agg(distinct hold_code) from status_map m
-                  where m.source_id = f.source_id and m.means = 'hold'), '{}') as reported_holds,
+       coalesce(h.codes, '{}') as reported_holds,
        case when s.quantity_kind = 'available' then s.deducted_holds else '{}' end as deducted_holds
   from unnest(:ks::int[], :skus::int[], :locations::int[], :quantities::int[], :held::int[], :sequences::bigint[],
               :occurred::timestamptz[]) as n(k, sku_id, location_id, quantity, held, sequence, occurred_at)
   left join stock st on st.sku_id = n.sku_id and st.location_id = n.location_id
-  left join baseline f on f.baseline_id = in_force(n.sku_id, n.location_id)
-  left join source s on s.source_id = f.source_id;
+  -- as `in_force` says of one key, for many at once
+  join location l on l.location_id = n.location_id
+  left join baseline own on own.baseline_id = st.baseline_id
+  left join baseline full_one on full_one.baseline_id = l.baseline_id
+  left join feed on feed.feed_id = full_one.feed_id
+  left join baseline b on b.baseline_id =
+    case when full_one.state = 'applying' and n.sku_id > feed.cursor_sku then full_one.previous_id
+         else full_one.baseline_id end
+  left join baseline f on f.baseline_id =
+    case when st.is_pinned then st.baseline_id
+         when own.as_of is not null and (b.as_of is null or own.as_of > b.as_of) then own.baseline_id
+         else b.baseline_id end
+  left join source s on s.source_id = f.source_id
+  left join (select source_id, array_agg(distinct hold_code) as codes from status_map
+              where means = 'hold' group by source_id) h on h.source_id = f.source_id;
 
 -- name: counts_of
 -- The counts of these keys, oldest first.
