@@ -1,10 +1,11 @@
 """The law again, in plain Python, without a solver: what a legal plan must keep. Empty means legal."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from brokering.cents import leave_cents, line_cents, package_cents
-from brokering.problem import Line, Order, Plan, Problem
+from brokering.book import Book
+from brokering.order_of_classes import no_class_overtakes
+from brokering.problem import Assignment, Line, Plan, Problem
 from brokering.promises import keepable
 
 Rule = Callable[[Problem, Plan], list[str]]
@@ -12,103 +13,68 @@ CENTS_SLACK = 0.001
 """Two ways of rounding half a cent may differ; per line."""
 
 
-class Book:
-    """A problem by its ids."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.lines = _lines(problem)
-        self.orders = _orders(problem)
-        self.locations = {n.location_id: n for n in problem.locations}
-        self.members = {pool: frozenset(places) & self.locations.keys() for pool, places in problem.pools.items()}
-        self.barred = {(b.order_id, b.sku_id, b.location_id) for b in problem.barred}
-        self.stock_of: dict[int, dict[int, int]] = defaultdict(dict)
-        self.markdown: dict[tuple[int, int], int] = {}
-        for s in problem.stock:
-            self.stock_of[s.sku_id][s.location_id] = max(0, s.available)
-            self.markdown[s.sku_id, s.location_id] = s.markdown_cents
-        self.worth: dict[int, int] = defaultdict(int)
-        for n in problem.lines:
-            self.worth[n.sku_id] = max(self.worth[n.sku_id], n.value_cents)
-
-    def may_serve(self, order: Order, line: Line, place: int) -> bool:
-        """In its pool, not where it was rejected, its own place where it has one."""
-        if place not in self.members.get(line.pool_id, frozenset()) or order.location_id not in (None, place):
-            return False
-        if self.problem.policy.unknown_distance == "exclude" and order.location_id is None:
-            location = self.locations[place]
-            if None in (order.lat, order.lon, location.lat, location.lon):
-                return False
-        return (line.order_id, line.sku_id, place) not in self.barred
-
-    def cents(self, order: Order, line: Line, place: int) -> int:
-        """What a line costs from a place, its package aside."""
-        return line_cents(
-            self.problem.policy, order, line, self.locations[place],
-            available=self.stock_of.get(line.sku_id, {}).get(place, 0),
-            markdown_cents=self.markdown.get((line.sku_id, place), 0), worth_cents=self.worth[line.sku_id],
-        )  # fmt: skip
-
-
-def _lines(problem: Problem) -> dict[int, Line]:
-    return {n.line_id: n for n in problem.lines}
-
-
-def _orders(problem: Problem) -> dict[str, Order]:
-    return {o.order_id: o for o in problem.orders}
-
-
 def each_line_once(problem: Problem, plan: Plan) -> list[str]:
-    """A line goes somewhere whole, or stays with a reason; never both, never twice."""
-    lines, seen, faults = _lines(problem), set(), []
+    """A line goes somewhere whole, or stays with a reason; where its policy splits units, this holds for each part."""
+    book, faults = Book(problem), []
+    gone: dict[int, list[int]] = defaultdict(list)
+    stays = Counter(u.line_id for u in plan.unfilled)
     for a in plan.assignments:
-        if a.line_id not in lines or a.line_id in seen:
-            faults.append(f"line {a.line_id} is assigned twice or is not in the problem")
-        elif a.quantity != lines[a.line_id].quantity:
-            faults.append(f"line {a.line_id} wants {lines[a.line_id].quantity}, {a.quantity} are assigned")
-        seen.add(a.line_id)
-    for u in plan.unfilled:
-        if u.line_id in seen:
-            faults.append(f"line {u.line_id} is both assigned and unfilled")
-        if not u.reason:
-            faults.append(f"line {u.line_id} stays without a reason")
-        seen.add(u.line_id)
-    return faults + [f"line {n} is neither assigned nor unfilled" for n in lines.keys() - seen]
+        gone[a.line_id].append(a.quantity)
+        at = book.locations.get(a.location_id)
+        if at is not None and at.slots and a.slot is None and a.day == 0:
+            faults.append(f"line {a.line_id} goes from location {a.location_id}, which has slots, in none of them")
+    for line_id in (gone.keys() | stays.keys()) - book.lines.keys():
+        faults.append(f"line {line_id} is not in the problem")
+    faults += [f"line {u.line_id} stays without a reason" for u in plan.unfilled if not u.reason]
+    for line in book.lines.values():
+        rest = Counter(book.parts(line))
+        units = Counter(gone.get(line.line_id, []))
+        if units - rest:
+            faults.append(
+                f"line {line.line_id} goes in parts of {sorted(units.elements())}, has {sorted(rest.elements())}"
+            )
+        elif bool((rest - units).total()) != bool(stays[line.line_id]) or stays[line.line_id] > 1:
+            faults.append(f"line {line.line_id} is neither assigned nor unfilled, or both, or twice")
+    return faults
 
 
 def stock_suffices(problem: Problem, plan: Plan) -> list[str]:
-    """No more units of a sku leave a location than are available there."""
-    lines = _lines(problem)
-    used: dict[tuple[int, int], int] = defaultdict(int)
-    there = {(s.sku_id, s.location_id): s.available for s in problem.stock}
+    """No more units of a sku leave a location than are available there, day by day of their coming in."""
+    book = Book(problem)
+    used: dict[tuple[int, int, int], int] = defaultdict(int)
     for a in plan.assignments:
-        used[lines[a.line_id].sku_id, a.location_id] += a.quantity
+        used[book.lines[a.line_id].sku_id, a.location_id, a.day] += a.quantity
     return [
-        f"sku {sku} at location {place}: {units} assigned, {there.get((sku, place), 0)} available"
-        for (sku, place), units in used.items()
-        if units > there.get((sku, place), 0)
+        f"sku {sku} at location {place} from day {day}: {units} assigned, {book.stock(sku, place, day).available} available"
+        for (sku, place, day), units in used.items()
+        if units > book.stock(sku, place, day).available
     ]
 
 
 def capacity_suffices(problem: Problem, plan: Plan) -> list[str]:
-    """No location takes more orders, items or money than it may."""
-    lines, faults = _lines(problem), []
-    orders: dict[int, set[str]] = defaultdict(set)
-    items: dict[int, int] = defaultdict(int)
-    cents: dict[int, int] = defaultdict(int)
+    """No location, and no slot of one, takes more orders, items or money than it may."""
+    book, faults = Book(problem), []
+    packages: dict[tuple[int, int | None], set[tuple[object, ...]]] = defaultdict(set)
+    items: dict[tuple[int, int | None], int] = defaultdict(int)
+    cents: dict[tuple[int, int | None], int] = defaultdict(int)
     for a in plan.assignments:
-        line = lines[a.line_id]
-        orders[a.location_id].add(line.order_id)
-        items[a.location_id] += a.quantity
-        cents[a.location_id] += line.value_cents * a.quantity
-    for n in problem.locations:
+        if a.day == 0:
+            line, at = book.lines[a.line_id], (a.location_id, a.slot)
+            packages[at].add(book.package(book.orders[line.order_id], a))
+            items[at] += a.quantity
+            cents[at] += line.value_cents * a.quantity
+    for (place, slot), those in packages.items():
+        room = book.capacity(place, slot, 0)
+        if room is None:
+            continue
         for what, used, most in (
-            ("orders", len(orders[n.location_id]), n.capacity_orders),
-            ("items", items[n.location_id], n.capacity_items),
-            ("cents", cents[n.location_id], n.capacity_cents),
+            ("orders", len(those), room.capacity_orders),
+            ("items", items[place, slot], room.capacity_items),
+            ("cents", cents[place, slot], room.capacity_cents),
         ):
             if most is not None and used > max(0, most):
-                faults.append(f"location {n.location_id} takes {used} {what}, may take {most}")
+                where = f"location {place}" if slot is None else f"slot {slot} of location {place}"
+                faults.append(f"{where} takes {used} {what}, may take {most}")
     return faults
 
 
@@ -118,33 +84,43 @@ def place_may_serve(problem: Problem, plan: Plan) -> list[str]:
     faults = []
     for a in plan.assignments:
         line = book.lines[a.line_id]
-        order = book.orders[line.order_id]
-        if not book.may_serve(order, line, a.location_id):
+        if not book.may_serve(book.orders[line.order_id], line, a.location_id):
             faults.append(f"line {a.line_id} of pool {line.pool_id} may not be served by location {a.location_id}")
     return faults
 
 
+def limits_are_kept(problem: Problem, plan: Plan) -> list[str]:
+    """No package breaks a hard limit of its policy: kind, group, distance, days late."""
+    book = Book(problem)
+    return [
+        f"line {a.line_id} goes from location {a.location_id} beyond a hard limit of its policy"
+        for a in plan.assignments
+        if not book.keeps_limits(book.orders[book.lines[a.line_id].order_id], a.location_id, slot=a.slot, day=a.day)
+    ]
+
+
 def split_is_kept(problem: Problem, plan: Plan) -> list[str]:
     """Each order keeps its split policy, and lines that belong together go together or stay together."""
-    lines, faults = _lines(problem), []
-    at: dict[str, dict[int, int]] = defaultdict(dict)
+    book, faults = Book(problem), []
+    gone: dict[int, list[Assignment]] = defaultdict(list)
     for a in plan.assignments:
-        at[lines[a.line_id].order_id][a.line_id] = a.location_id
+        gone[a.line_id].append(a)
     of_order: dict[str, list[Line]] = defaultdict(list)
     for n in problem.lines:
         of_order[n.order_id].append(n)
+    staying = {line.line_id for line, _ in book.left(plan)}
     for o in problem.orders:
-        where = at.get(o.order_id, {})
-        packages = len(set(where.values()))
+        lines = [n for n in of_order[o.order_id] if not n.alone]
+        packages = len({(a.location_id, a.slot, a.day) for n in lines for a in gone[n.line_id]})
         most = {"single": 1, "max_packages": o.split_max or 1}.get(o.split)
         if most is not None and packages > most:
-            faults.append(f"order {o.order_id} goes from {packages} locations, {o.split} allows {most}")
-        if o.split == "complete" and where and len(where) < len(of_order[o.order_id]):
+            faults.append(f"order {o.order_id} goes in {packages} packages, {o.split} allows {most}")
+        if o.split == "complete" and packages and any(n.line_id in staying for n in lines):
             faults.append(f"order {o.order_id} must go complete or not at all")
-        groups: dict[str, set[int | None]] = defaultdict(set)
-        for n in of_order[o.order_id]:
+        groups: dict[str, set[tuple[object, ...]]] = defaultdict(set)
+        for n in lines:
             if n.together is not None:
-                groups[n.together].add(where.get(n.line_id))
+                groups[n.together] |= {(a.location_id, a.slot, a.day) for a in gone[n.line_id]} or {()}
         faults += [
             f"order {o.order_id}: lines of group {name} do not stay together"
             for name, s in groups.items()
@@ -154,22 +130,19 @@ def split_is_kept(problem: Problem, plan: Plan) -> list[str]:
 
 
 def promises_are_kept(problem: Problem, plan: Plan) -> list[str]:
-    """Promises to demand outside the run that could be kept before can be kept after."""
-    lines = _lines(problem)
+    """Promises to demand outside the run that could be kept before can be kept after, from what is there now."""
+    book = Book(problem)
     used: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for a in plan.assignments:
-        used[lines[a.line_id].sku_id][a.location_id] += a.quantity
-    known = {n.location_id for n in problem.locations}
-    stock: dict[int, dict[int, int]] = defaultdict(dict)
-    for s in problem.stock:
-        if s.location_id in known:
-            stock[s.sku_id][s.location_id] = max(0, s.available)
+        if a.day == 0:
+            used[book.lines[a.line_id].sku_id][a.location_id] += a.quantity
     wanted: dict[int, list[tuple[frozenset[int], int]]] = defaultdict(list)
     for p in problem.protected:
         wanted[p.sku_id].append((frozenset(problem.pools.get(p.pool_id, ())), p.quantity))
     faults = []
     for sku, demands in wanted.items():
-        here = stock[sku]
+        rows = book.stock_of.get(sku, {}).items()
+        here = {place: max(0, s.available) for (place, day), s in rows if day == 0 and place in book.locations}
         before = keepable([(places & here.keys(), units) for places, units in demands], here)[0]
         after_stock = {place: units - used[sku][place] for place, units in here.items()}
         after = keepable([(places & here.keys(), units) for places, units in demands], after_stock)[0]
@@ -178,75 +151,19 @@ def promises_are_kept(problem: Problem, plan: Plan) -> list[str]:
     return faults
 
 
-def no_class_overtakes(problem: Problem, plan: Plan) -> list[str]:
-    """What a higher class leaves did not go to a lower one: not its stock, not the work of its location.
-
-    Told for orders that may split freely, line by line; a line that costs more to send than to leave loses nothing.
-    """
-    book = Book(problem)
-    lowest = min((o.priority for o in problem.orders), default=0)
-    where: dict[str, set[int]] = defaultdict(set)
-    used: dict[tuple[int, int], int] = defaultdict(int)
-    work: dict[int, tuple[set[str], int, int]] = {}
-    by_class: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    at_place: dict[int, list[Line]] = defaultdict(list)
-    for a in plan.assignments:
-        line = book.lines[a.line_id]
-        where[line.order_id].add(a.location_id)
-        used[line.sku_id, a.location_id] += a.quantity
-        by_class[line.sku_id, a.location_id].append((book.orders[line.order_id].priority, a.quantity))
-        at_place[a.location_id].append(line)
-    for place, lines in at_place.items():
-        work[place] = (
-            {n.order_id for n in lines}, sum(n.quantity for n in lines), sum(n.quantity * n.value_cents for n in lines)
-        )  # fmt: skip
-    promised = {p.sku_id for p in problem.protected}
-    faults = []
-    for u in plan.unfilled:
-        line = book.lines[u.line_id]
-        order = book.orders[line.order_id]
-        if order.priority == lowest or order.split != "free" or line.together is not None or line.sku_id in promised:
-            continue
-        for place, available in book.stock_of.get(line.sku_id, {}).items():
-            if not book.may_serve(order, line, place):
-                continue
-            lower = sum(units for p, units in by_class[line.sku_id, place] if p < order.priority)
-            room = available - used[line.sku_id, place]
-            location = book.locations[place]
-            theirs = [n for n in at_place[place] if book.orders[n.order_id].priority < order.priority]
-            orders, items, cents = work.get(place, (set(), 0, 0))
-            free = [
-                (location.capacity_orders, 0 if order.order_id in orders else 1, len(orders),
-                 len({n.order_id for n in theirs})),
-                (location.capacity_items, line.quantity, items, sum(n.quantity for n in theirs)),
-                (location.capacity_cents, line.quantity * line.value_cents, cents,
-                 sum(n.quantity * n.value_cents for n in theirs)),
-            ]  # fmt: skip
-            short = room < line.quantity or any(most is not None and most - now < more for most, more, now, _ in free)
-            could = room + lower >= line.quantity and all(
-                most is None or most - now + lost >= more for most, more, now, lost in free
-            )
-            if not (short and could):
-                continue
-            package = 0 if place in where[line.order_id] else package_cents(problem.policy, order, location)
-            if package + book.cents(order, line, place) < leave_cents(problem.policy, order, line):
-                faults.append(f"line {u.line_id} of class {order.priority} lost location {place} to a lower class")
-                break
-    return faults
-
-
 def cost_is_true(problem: Problem, plan: Plan) -> list[str]:
     """The cost is what packages, lines and what is left add up to, in its terms and decisions too, above the bound."""
-    book, faults, policy = Book(problem), [], problem.policy
-    total, gone = 0, set()
-    packages: set[tuple[str, int]] = set()
+    book, faults, total = Book(problem), [], 0
+    packages: dict[tuple[object, ...], Assignment] = {}
     for a in plan.assignments:
         line = book.lines[a.line_id]
-        gone.add(a.line_id)
-        packages.add((line.order_id, a.location_id))
-        total += book.cents(book.orders[line.order_id], line, a.location_id)
-    total += sum(package_cents(policy, book.orders[o], book.locations[n]) for o, n in packages)
-    total += sum(leave_cents(policy, book.orders[n.order_id], n) for n in problem.lines if n.line_id not in gone)
+        order = book.orders[line.order_id]
+        packages[book.package(order, a)] = a
+        total += book.line_cents(order, line, a.location_id, units=a.quantity, day=a.day)
+    for a in packages.values():
+        order = book.orders[book.lines[a.line_id].order_id]
+        total += book.package_cents(order, a.location_id, slot=a.slot, day=a.day)
+    total += sum(book.leave_cents(line, units) for line, units in book.left(plan))
     slack = len(problem.lines) * CENTS_SLACK
     if abs(plan.cost - total) > slack:
         faults.append(f"cost is {plan.cost}, its packages and lines add up to {total}")
@@ -262,8 +179,8 @@ def cost_is_true(problem: Problem, plan: Plan) -> list[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    each_line_once, stock_suffices, capacity_suffices, place_may_serve, split_is_kept, promises_are_kept,
-    no_class_overtakes, cost_is_true,
+    each_line_once, stock_suffices, capacity_suffices, place_may_serve, limits_are_kept, split_is_kept,
+    promises_are_kept, no_class_overtakes, cost_is_true,
 )  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from brokering.matrix import INF, Matrix, compile_problem, eligible, order_costs
+from brokering.assembly import as_plan
+from brokering.costs import eligible, order_costs
+from brokering.matrix import INF, Matrix
+from brokering.numbering import compile_problem
 from brokering.problem import Plan, Problem
 from brokering.protect import room_beside
 from brokering.rounds import State
@@ -12,16 +15,16 @@ from brokering.subsets import ITEMS_EXACT_MAX, best, greedy
 def nearest(problem: Problem) -> Plan:
     """The usual rule: the nearest location that has all of an order, else the one with most of it, again and again."""
     m = compile_problem(problem)
-    state = State(m, room_beside(m))
+    state = State(m, room_beside(m, problem))
     for order in np.argsort(-m.priority, kind="stable"):
         _nearest_one(m, state, int(order))
-    return _plan(m, state)
+    return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)
 
 
 def one_at_a_time(problem: Problem) -> Plan:
     """Each order by itself at its own least cost, in turn: what most brokers do at their best."""
     m = compile_problem(problem)
-    state = State(m, room_beside(m))
+    state = State(m, room_beside(m, problem))
     for order in np.argsort(-m.priority, kind="stable"):
         one = np.array([order])
         items = int(m.items_per_order[order])
@@ -39,7 +42,7 @@ def one_at_a_time(problem: Problem) -> Plan:
         ids = np.arange(m.order_first[order], m.order_first[order + 1])
         if _fits(m, state, ids, position):
             state.assign(one, ids, position)
-    return _plan(m, state)
+    return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)
 
 
 def _within_capacity(m: Matrix, state: State, order: int, cost: np.ndarray) -> np.ndarray:
@@ -53,13 +56,13 @@ def _within_capacity(m: Matrix, state: State, order: int, cost: np.ndarray) -> n
 
 def _fits(m: Matrix, state: State, items: np.ndarray, position: np.ndarray) -> bool:
     """Whether several items of an order do not overdraw the same cell or capacity together."""
-    use: dict[tuple[int, int], int] = {}
+    use: dict[int, int] = {}
     work: dict[int, list[int]] = {}
     for item, at in zip(items, position, strict=True):
         if at < 0:
             continue
         for line in range(m.item_first[item], m.item_first[item + 1]):
-            key = (int(m.line_sku[line]), int(at))
+            key = int(m.cell_of(m.line_sku[line], at))
             use[key] = use.get(key, 0) + int(m.line_quantity[line])
             units, cents = work.setdefault(int(at), [0, 0])
             work[int(at)] = [units + int(m.line_quantity[line]), cents + int(m.line_cents_of_capacity[line])]
@@ -76,7 +79,7 @@ def _nearest_one(m: Matrix, state: State, order: int) -> None:
     for i, item in enumerate(ids):
         lines = np.arange(m.item_first[item], m.item_first[item + 1])
         ok = eligible(m, lines, np.full(len(lines), order))
-        can[i] = (ok & (state.room[m.line_sku[lines]] >= m.line_quantity[lines][:, None])).all(0)
+        can[i] = (ok & (m.spread(m.line_sku[lines], state.room) >= m.line_quantity[lines][:, None])).all(0)
         units, cents = m.line_quantity[lines].sum(), m.line_cents_of_capacity[lines].sum()
         can[i] &= (state.capacity[:, 1] >= units) & (state.capacity[:, 2] >= cents)
     can &= state.capacity[:, 0] > 0
@@ -96,9 +99,3 @@ def _nearest_one(m: Matrix, state: State, order: int) -> None:
         return
     if _fits(m, state, ids, position):
         state.assign(np.array([order]), ids, position)
-
-
-def _plan(m: Matrix, state: State) -> Plan:
-    from brokering.engine import as_plan
-
-    return as_plan(m, state, m.stock, bound=0, phases={}, explain=False)

@@ -90,7 +90,7 @@ def _cents(m: Matrix, g: Group, b: Ints, position: Ints, package: Floats, cost: 
 
 def usage(m: Matrix, c: Columns) -> tuple[Ints, Ints, Ints]:
     """What columns take: (column, resource, amount); resources are cells, then orders, items and cents by location."""
-    g, cells = c.group, m.stock.size
+    g, cells = c.group, m.cells
     whos, whats, amounts = [], [], []
     by_b: list[Ints] = [np.full((len(g.orders), g.items), -1, np.int64) for _ in g.uses]
     for nth, u in enumerate(g.uses):

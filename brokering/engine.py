@@ -5,14 +5,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from brokering.evaluate import cost_by_term, order_cents
-from brokering.explain import decisions, unfilled
+from brokering.assembly import as_plan
+from brokering.evaluate import order_cents
 from brokering.flow import replan_single_units, single_units
 from brokering.improve import improve
-from brokering.matrix import Ints, Matrix, compile_problem
+from brokering.matrix import Ints, Matrix
+from brokering.numbering import compile_problem
 from brokering.overtaking import give_way
 from brokering.prices import CANDIDATES, Group, Prices, ascend, bound, candidates, contested
-from brokering.problem import Assignment, Plan, Problem
+from brokering.problem import Plan, Problem
 from brokering.protect import kept_at_least, room_beside
 from brokering.rounds import State, fill
 
@@ -55,9 +56,9 @@ def broker(
     everyone = np.random.default_rng(seed).permutation(m.orders)
     done("read")
     price, groups = _prices(m, everyone, steps=steps_max, stop=lambda: remaining(PRICES_SHARE) <= 0)
-    room = room_beside(m, price.stock[price.row_of].reshape(m.stock.shape))
+    room = room_beside(m, problem, price.by_cell())
     done("prices")
-    lower = bound(m, everyone, price, kept_at_least(m, price.stock[price.row_of].reshape(m.stock.shape)))
+    lower = bound(m, everyone, price, kept_at_least(m, problem, price.by_cell()))
     done("bound")
     state = State(m, room)
     classes = sorted(set(m.priority.tolist()), reverse=True)
@@ -75,7 +76,7 @@ def broker(
         )  # fmt: skip
     give_way(m, state, price)
     done("improved")
-    plan = as_plan(m, state, room, bound=lower, phases=phases, explain=explain)
+    plan = as_plan(problem, m, state, room, bound=lower, phases=phases, explain=explain, price=price)
     done("explained")
     return plan
 
@@ -101,23 +102,3 @@ def _flow(m: Matrix, state: State, singles: Ints, price: Prices) -> None:
     replan_single_units(m, other, singles, price)
     if order_cents(m, other, singles).sum() < before:
         state.take_over(other)
-
-
-def as_plan(m: Matrix, state: State, room: Ints, *, bound: float, phases: dict[str, float], explain: bool) -> Plan:
-    """A state as a plan, its cost added up anew."""
-    lines = np.flatnonzero(state.at[m.line_item] >= 0)
-    terms, packages = cost_by_term(m, state, np.arange(m.orders))
-    by_term = {name: round(float(v.sum(dtype=np.float64))) for name, v in terms.items() if v.any()}
-    cost = sum(by_term.values())
-    names = m.problem.lines
-    return Plan(
-        assignments=[
-            Assignment(names[n].line_id, place, units)
-            for n, place, units in zip(
-                m.line_index[lines].tolist(), m.location_ids[state.at[m.line_item[lines]]].tolist(),
-                m.line_quantity[lines].tolist(), strict=True,
-            )
-        ],
-        unfilled=unfilled(m, state, room), cost=cost, bound=int(np.floor(bound)),
-        decisions=decisions(m, state, room) if explain else [], phases=phases, cost_by_term=by_term, packages=packages,
-    )  # fmt: skip

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from brokering.matrix import Floats, Ints, Matrix, line_terms, package_terms
-from brokering.rounds import State, spans
+from brokering.costs import line_terms, package_terms
+from brokering.matrix import Floats, Ints, Matrix, spans
+from brokering.rounds import State
 
 
 def order_cents(m: Matrix, state: State, orders: Ints) -> Floats:

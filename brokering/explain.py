@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from brokering.costs import eligible, line_terms, package_terms
 from brokering.evaluate import cost_by_term
-from brokering.matrix import INF, Bools, Floats, Ints, Matrix, eligible, line_terms, lines_of_items, package_terms
-from brokering.problem import Candidate, Decision, Unfilled
-from brokering.rounds import State, spans
+from brokering.matrix import INF, Bools, Floats, Ints, Matrix, lines_of_items, spans
+from brokering.prices import Prices
+from brokering.problem import Candidate, Decision, Problem, Unfilled
+from brokering.rounds import State
 
 CANDIDATES_KEPT = 5
 CELLS_AT_ONCE = 1_000_000
@@ -14,7 +16,7 @@ REASONS = ("no_location", "no_stock", "dear", "split", "protected", "taken", "ca
 FELL_OUT = ("dearer", "its stock went to other orders", "its capacity went to other orders")
 
 
-def decisions(m: Matrix, state: State, room: Ints) -> list[Decision]:
+def decisions(problem: Problem, m: Matrix, state: State, room: Ints, price: Prices | None) -> list[Decision]:
     """One decision per order, in the order of the problem. `room` is what the run could take at its start."""
     kept: list[Decision] = []
     # as many orders at once as their lines × locations fit
@@ -23,12 +25,28 @@ def decisions(m: Matrix, state: State, room: Ints) -> list[Decision]:
     while start < m.orders:
         most = lines_before[start] + max(1, CELLS_AT_ONCE // max(1, m.places))
         end = max(start + 1, int(np.searchsorted(lines_before, most, side="right")) - 1)
-        kept += _some(m, state, room, np.arange(start, min(m.orders, end)))
+        kept += _some(problem, m, state, room, np.arange(start, min(m.orders, end)))
         start = end
-    return kept
+    return _by_order(problem, m, kept)
 
 
-def _some(m: Matrix, state: State, room: Ints, orders: Ints) -> list[Decision]:
+def _by_order(problem: Problem, m: Matrix, kept: list[Decision]) -> list[Decision]:
+    """One decision per order: that of its lines that go alone is part of it."""
+    found: list[Decision | None] = [None] * len(problem.orders)
+    for index, d in zip(m.order_index.tolist(), kept, strict=True):
+        if (first := found[index]) is not None:
+            names = {**first.cents, **d.cents}
+            cents = {name: first.cents.get(name, 0) + d.cents.get(name, 0) for name in names}
+            fell = {
+                name: max(first.fell_out.get(name, 0), d.fell_out.get(name, 0))
+                for name in {**first.fell_out, **d.fell_out}
+            }
+            d = Decision(d.order_id, cents, [*first.candidates, *d.candidates], fell)
+        found[index] = d
+    return [d for d in found if d is not None]
+
+
+def _some(problem: Problem, m: Matrix, state: State, room: Ints, orders: Ints) -> list[Decision]:
     terms, _ = cost_by_term(m, state, orders)
     items = spans(m.order_first[orders], m.order_first[orders + 1])
     lines = spans(m.item_first[items], m.item_first[items + 1])
@@ -36,8 +54,8 @@ def _some(m: Matrix, state: State, room: Ints, orders: Ints) -> list[Decision]:
     need = m.line_quantity[lines][:, None]
     in_pool = m.pool_has[m.line_pool[lines]] & (m.line_pool[lines] >= 0)[:, None]
     allowed = eligible(m, lines, orders[of])
-    had = allowed & (room[m.line_sku[lines]] >= need)
-    gone = had & (state.room[m.line_sku[lines]] < need)
+    had = allowed & (m.spread(m.line_sku[lines], room) >= need)
+    gone = had & (m.spread(m.line_sku[lines], state.room) < need)
     by_line = line_terms(m, lines, orders[of])
     package = package_terms(m, orders)
     starts = np.searchsorted(of, np.arange(len(orders)))
@@ -74,7 +92,7 @@ def _some(m: Matrix, state: State, room: Ints, orders: Ints) -> list[Decision]:
     fell = {name: v.sum(1).tolist() for name, v in out.items()}
     return [
         Decision(
-            m.problem.orders[order].order_id,
+            problem.orders[m.order_index[order]].order_id,
             {name: v[b] for name, v in spent.items() if v[b]},
             [
                 Candidate(
@@ -100,9 +118,10 @@ def _shown(total: Floats, goes: Bools) -> Ints:
     return np.take_along_axis(near, np.argsort(np.take_along_axis(rank, near, 1), axis=1, kind="stable"), 1)
 
 
-def unfilled(m: Matrix, state: State, room: Ints) -> list[Unfilled]:
+def unfilled(problem: Problem, m: Matrix, state: State, room: Ints) -> list[Unfilled]:
     """Why each line that stays does: the first thing that would have to be otherwise."""
-    out: list[Unfilled] = []
+    out: dict[int, str] = {}
+    barred = set((m.barred // m.places).tolist())
     items = np.flatnonzero(state.at < 0)
     for start in range(0, len(items), ITEMS_AT_ONCE):
         some = items[start : start + ITEMS_AT_ONCE]
@@ -120,8 +139,8 @@ def unfilled(m: Matrix, state: State, room: Ints) -> list[Unfilled]:
             cost[has] += sum(line_terms(m, lines, of[has]).values(), np.zeros(()))
             leave[has] += m.leave[lines]
             allowed[has] &= eligible(m, lines, of[has])
-            for left, which in ((m.stock, stock), (room, free), (state.room, now)):
-                which[has] &= left[m.line_sku[lines]] >= need
+            for left, which in ((m.cell_stock, stock), (room, free), (state.room, now)):
+                which[has] &= m.spread(m.line_sku[lines], left) >= need
         worth = cost + package[b] < leave[:, None]
         one_more = goes[b] | (goes.sum(1) < m.packages_max[orders])[b][:, None]
         able = (goes[b] | (state.capacity[:, 0] >= 1)) & (state.capacity[:, 1] >= m.item_units[some][:, None])
@@ -132,6 +151,6 @@ def unfilled(m: Matrix, state: State, room: Ints) -> list[Unfilled]:
             shut = np.flatnonzero(~open_places[:, i])
             first = int(shut[0]) if len(shut) else len(REASONS) - 1
             for line in range(m.item_first[item], m.item_first[item + 1]):
-                reason = "barred" if first == 0 and line in m.barred else REASONS[first]
-                out.append(Unfilled(m.problem.lines[int(m.line_index[line])].line_id, reason))
-    return out
+                reason = "barred" if first == 0 and line in barred else REASONS[first]
+                out.setdefault(int(m.line_index[line]), reason)
+    return [Unfilled(problem.lines[line].line_id, reason) for line, reason in out.items()]

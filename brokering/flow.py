@@ -24,6 +24,8 @@ def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> No
 
     if not len(one) or (m.capacity[:, 2] < m.item_cents.sum()).any():
         return  # money is no unit of flow
+    if (m.place_slot >= 0).any():
+        return  # slots share cells: that is no network
     before = state.at.copy()
     state.release(one)
     groups = candidates(m, one, price, room=state.room, also=before)
@@ -31,7 +33,7 @@ def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> No
     whos, cells, cents, leaves = [], [], [], []
     start = 0
     rank = np.searchsorted(np.unique(m.priority), m.priority)
-    room = state.room.ravel()
+    room = state.room
     works = state.capacity[:, :2].min(1)
     for g in groups:
         total = g.package + g.cost[:, 0]
@@ -50,7 +52,7 @@ def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> No
     solver = min_cost_flow.SimpleMinCostFlow()
     solver.add_arcs_with_capacity_and_unit_cost(
         np.concatenate([who, np.arange(n), n + np.arange(r), n + r + np.arange(places)]).astype(np.int32),
-        np.concatenate([n + cell_at, np.full(n, sink), n + r + unique % places, np.full(places, sink)]).astype(
+        np.concatenate([n + cell_at, np.full(n, sink), n + r + m.cell_place[unique], np.full(places, sink)]).astype(
             np.int32
         ),
         np.concatenate([np.ones(len(who) + n), room[unique], np.clip(works, 0, ROOM_MAX)]).astype(np.int64),
@@ -63,5 +65,5 @@ def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> No
     status = solver.solve()
     assert status == solver.OPTIMAL, f"a flow that may leave every order has a solution, not {status}"
     taken = solver.flows(np.arange(len(who))) > 0
-    at[who[taken]] = cell[taken] % places
+    at[who[taken]] = m.cell_place[cell[taken]]
     state.assign(one, m.order_first[one], at)

@@ -35,11 +35,11 @@ class Near:
             self.value[g.orders] = solve_group(g, *at_prices(m, g, price), want=False)[0]
             c = columns(m, g, price, most=6, within_cents=NEAR_CENTS)
             who, what, _ = usage(m, c)
-            cell = what < m.stock.size
+            cell = what < m.cells
             row = np.zeros(len(what), np.int64)
             row[cell] = price.row_of[what[cell]]
-            work = ~cell & (what < m.stock.size + m.places)
-            at = what[work] - m.stock.size
+            work = ~cell & (what < m.cells + m.places)
+            at = what[work] - m.cells
             row[work] = np.where(price.work[at, 0] > 0, len(price.stock) + at, 0)
             some = row > 0
             pairs.append(np.unique(g.orders[c.b[who[some]]] * size + row[some]))
@@ -60,7 +60,7 @@ def losses(m: Matrix, state: State, orders: Ints, price: Prices, near: Near) -> 
     regret[orders] = order_cents(m, state, orders) - near.value[orders]
     lines, at = state.lines(orders)
     of = m.item_order[m.line_item[lines]]
-    cells = m.line_sku[lines] * m.places + at
+    cells = m.cell_of(m.line_sku[lines], at)
     take = m.line_quantity[lines]
     paid = price.stock[price.row_of[cells]] * take
     paid += price.work[at, 1] * take + price.work[at, 2] * m.line_cents_of_capacity[lines]
@@ -70,7 +70,7 @@ def losses(m: Matrix, state: State, orders: Ints, price: Prices, near: Near) -> 
     cells_priced = np.flatnonzero(price.row_of)
     lost = np.zeros(len(price.stock) + m.places)
     rows = price.row_of[cells_priced]
-    lost[rows] = price.stock[rows] * state.room.ravel()[cells_priced]
+    lost[rows] = price.stock[rows] * state.room[cells_priced]
     lost[len(price.stock) :] = price.work[:, 0] * np.minimum(state.capacity[:, 0], 1e6)
     return regret, lost
 
@@ -138,7 +138,7 @@ def replan_piece(
         start += len(c.b)
     cents = np.concatenate([c.cents for c in made])
     owner = np.concatenate([c.group.orders[c.b] for c in made])
-    room = np.concatenate([other.room.ravel(), other.capacity.T.ravel()])
+    room = np.concatenate([other.room, other.capacity.T.ravel()])
     mine = np.concatenate([c.mine for c in made])
     uses = np.concatenate(who), np.concatenate(what), np.concatenate(much)
     chosen = choose(cents, owner, mine, uses, room, solver=SOLVERS[level], seconds=seconds())

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from brokering.matrix import INF, Bools, Ints, Matrix, order_costs
+from brokering.costs import order_costs
+from brokering.matrix import INF, Bools, Ints, Matrix, spans
 from brokering.prices import Prices
-from brokering.rounds import State, fill, spans
+from brokering.rounds import State, fill
 from brokering.subsets import ITEMS_EXACT_MAX, best, greedy
 
 PASSES_MAX = 3
@@ -30,13 +31,13 @@ class Taken:
     """What lower classes have: units by cell, and work by location."""
 
     def __init__(self, m: Matrix, state: State, lower: Ints) -> None:
-        self.units = np.zeros(m.stock.shape, np.int32)
+        self.units = np.zeros(m.cells, np.int32)
         self.work = np.zeros((m.places, 3))
         self.book(m, state, lower, 1)
 
     def book(self, m: Matrix, state: State, orders: Ints, sign: int) -> None:
         lines, at = state.lines(orders)
-        np.add.at(self.units, (m.line_sku[lines], at), (sign * m.line_quantity[lines]).astype(np.int32))
+        np.add.at(self.units, m.cell_of(m.line_sku[lines], at), (sign * m.line_quantity[lines]).astype(np.int32))
         pairs = np.unique(m.item_order[m.line_item[lines]] * m.places + at)
         self.work[:, 0] += sign * np.bincount(pairs % m.places, minlength=m.places)
         self.work[:, 1] += sign * np.bincount(at, m.line_quantity[lines], m.places)
@@ -46,7 +47,7 @@ class Taken:
 def _hopeful(m: Matrix, state: State, orders: Ints, taken: Taken) -> Ints:
     """Orders that leave an item of which there would be enough somewhere if lower classes had nothing."""
     orders = orders[state.left(orders)]
-    most = (state.room + taken.units).max(1)
+    most = m.most_left(state.room + taken.units)
     items = spans(m.order_first[orders], m.order_first[orders + 1])
     lines = spans(m.item_first[items], m.item_first[items + 1])
     lines = lines[state.at[m.line_item[lines]] < 0]
@@ -79,8 +80,9 @@ def _serve(m: Matrix, state: State, order: int, lower: Ints, taken: Taken, moved
 def _wanted(m: Matrix, state: State, order: int, items: Ints, before: Ints, taken: Taken) -> Ints:
     """Where the items of an order that is out of the plan would go: as before, and what was left where it is worth it."""
     skus = np.unique(m.line_sku[spans(m.item_first[items], m.item_first[items + 1])])
-    own = state.room[skus].copy()
-    state.room[skus] += taken.units[skus]
+    cells = np.unique(m.entries(skus)[2])
+    own = state.room[cells].copy()
+    state.room[cells] += taken.units[cells]
     work = state.capacity + taken.work
     package, cost, leave = (a[0] for a in order_costs(m, np.array([order]), len(items), state.room))
     package = np.where(work[:, 0] >= 1, package, INF)
@@ -104,7 +106,7 @@ def _wanted(m: Matrix, state: State, order: int, items: Ints, before: Ints, take
             k = int(total.argmin())
             if total[k] < leave[i]:
                 wanted[i] = k
-    state.room[skus] = own
+    state.room[cells] = own
     return wanted
 
 
@@ -121,7 +123,7 @@ def _fits(m: Matrix, room: Ints, work: Ints, items: list[int]) -> Bools:
     ok = (work[:, 1] >= m.item_units[some].sum()) & (work[:, 2] >= m.item_cents[some].sum())
     lines = spans(m.item_first[some], m.item_first[some + 1])
     for sku in np.unique(m.line_sku[lines]):
-        ok &= room[sku] >= m.line_quantity[lines[m.line_sku[lines] == sku]].sum()
+        ok &= m.spread(np.array([sku]), room)[0] >= m.line_quantity[lines[m.line_sku[lines] == sku]].sum()
     return ok
 
 
@@ -131,28 +133,31 @@ def _in_the_way(m: Matrix, state: State, order: int, lower: Ints) -> Ints | None
     lines = spans(m.item_first[items], m.item_first[items + 1])
     out: list[int] = []
     at = state.at[m.line_item[lines]]
-    short = {(int(s), int(n)): -int(state.room[s, n]) for s, n in zip(m.line_sku[lines], at, strict=True) if n >= 0}
+    mine = m.cell_of(m.line_sku[lines][at >= 0], at[at >= 0])
+    short = {cell: -int(state.room[cell]) for cell in mine.tolist()}
     work = {int(n): -state.capacity[n] for n in set(at[at >= 0].tolist())}
     if all(v <= 0 for v in short.values()) and all((w <= 0).all() for w in work.values()):
         return np.zeros(0, np.int64)
     theirs, places = state.lines(lower)
-    near = np.isin(places, list(work))
-    theirs, places = theirs[near], places[near]
+    cells = m.cell_of(m.line_sku[theirs], places)
+    near = np.isin(places, list(work)) | np.isin(cells, list(short))
+    theirs, places, cells = theirs[near], places[near], cells[near]
     of = m.item_order[m.line_item[theirs]]
     for line in np.lexsort((of, m.priority[of])).tolist():
-        n, o, sku = int(places[line]), int(of[line]), int(m.line_sku[theirs[line]])
-        if o in out or not (short.get((sku, n), 0) > 0 or (work[n] > 0).any()):
+        n, o = int(places[line]), int(of[line])
+        if o in out or not (short.get(int(cells[line]), 0) > 0 or (n in work and (work[n] > 0).any())):
             continue
         out.append(o)
         mine = np.flatnonzero(of == o)
         for other in mine.tolist():
-            key = (int(m.line_sku[theirs[other]]), int(places[other]))
-            if key in short:
-                short[key] -= int(m.line_quantity[theirs[other]])
-            work[key[1]] = work[key[1]] - np.array(
-                [0, m.line_quantity[theirs[other]], m.line_cents_of_capacity[theirs[other]]]
-            )
-        for n in set(places[mine].tolist()):
+            cell, at_place = int(cells[other]), int(places[other])
+            if cell in short:
+                short[cell] -= int(m.line_quantity[theirs[other]])
+            if at_place in work:
+                work[at_place] = work[at_place] - np.array(
+                    [0, m.line_quantity[theirs[other]], m.line_cents_of_capacity[theirs[other]]]
+                )
+        for n in set(places[mine].tolist()) & work.keys():
             work[int(n)] = work[int(n)] - np.array([1, 0, 0])
     if any(v > 0 for v in short.values()) or any((w > 0).any() for w in work.values()):
         return None

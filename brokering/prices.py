@@ -1,11 +1,12 @@
 """Prices of stock and capacity: candidates per order, scaled subgradient steps, and the bound over all locations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from brokering.matrix import INF, UNLIMITED, Floats, Ints, Matrix, lines_of_items, order_costs
+from brokering.costs import order_costs
+from brokering.matrix import INF, UNLIMITED, Floats, Ints, Matrix, lines_of_items, shapes
 from brokering.subsets import ITEMS_EXACT_MAX, best, floor, greedy
 
 CANDIDATES = 24
@@ -72,22 +73,12 @@ class Prices:
 
     stock: Floats  # [rows]
     work: Floats  # [N,3]
-    row_of: Ints  # [K*N] row of a cell, 0 where nobody contests it
+    row_of: Ints  # [C+1] row of a cell, 0 where nobody contests it
     room: Floats  # [rows] units, 0 for row 0
 
-
-def shapes(m: Matrix, orders: Ints, cells: int = CELLS_AT_ONCE) -> Iterator[tuple[int, bool, int, Ints]]:
-    """Orders of equal number of items, completeness and package limit, in chunks that fit in memory."""
-    items = m.items_per_order[orders]
-    limit = np.minimum(m.packages_max[orders], np.maximum(items, 1))
-    keys = np.stack([items, m.complete[orders].astype(np.int64) * (items > 1), limit], 1)
-    for count, complete, packages in np.unique(keys, axis=0).tolist():
-        if count == 0:
-            continue
-        these = orders[(keys == (count, complete, packages)).all(1)]
-        size = max(1, cells // ((count + 1) * m.places))
-        for start in range(0, len(these), size):
-            yield count, bool(complete), packages, these[start : start + size]
+    def by_cell(self) -> Floats:
+        """The price of a unit by cell, [C+1]."""
+        return self.stock[self.row_of]
 
 
 def candidates(
@@ -104,8 +95,8 @@ def candidates(
     `room` limits them to where enough is left; `also` [I] is a location per item (or -1) that is always among them.
     """
     parts: dict[tuple[int, bool, int], list[Group]] = {}
-    stock_price = None if price is None else price.stock[price.row_of].reshape(m.stock.shape).astype(np.float32)
-    for items, complete, packages, some in shapes(m, orders):
+    stock_price = None if price is None else price.by_cell().astype(np.float32)
+    for items, complete, packages, some in shapes(m, orders, CELLS_AT_ONCE):
         package, cost, leave = order_costs(m, some, items, room)
         flat = (m.order_first[some][:, None] + np.arange(items)).ravel()
         turns = lines_of_items(m, flat)
@@ -134,7 +125,7 @@ def candidates(
         uses = []
         for has, lines in turns:
             b = has // items
-            cells = (m.line_sku[lines][:, None] * m.places + at[b]).astype(np.int32)
+            cells = np.take_along_axis(m.spread(m.line_sku[lines]), at[b], 1)
             rows = np.zeros(cells.shape, np.int32) if price is None else price.row_of[cells]
             uses.append(Use(lines, b, has % items, m.line_quantity[lines], cells, rows))
         parts.setdefault((items, complete, packages), []).append(
@@ -192,7 +183,8 @@ def _priced(
     work = price.work.astype(np.float32)
     more = np.zeros((len(flat), m.places), np.float32)
     for has, lines in turns:
-        more[has] += stock[m.line_sku[lines]] * m.line_quantity[lines].astype(np.float32)[:, None]
+        row, at, cell = m.entries(m.line_sku[lines])
+        np.add.at(more, (has[row], at), stock[cell] * m.line_quantity[lines][row].astype(np.float32))
     if work[:, 1:].any():
         more += m.item_units[flat].astype(np.float32)[:, None] * work[:, 1]
         more += m.item_cents[flat].astype(np.float32)[:, None] * work[:, 2]
@@ -201,15 +193,15 @@ def _priced(
 
 def contested(m: Matrix, groups: list[Group], old: Prices | None = None) -> tuple[Prices, list[Group]]:
     """Gives the stock cells that candidates could overdraw a row, at the old price or 0; the groups with those rows."""
-    wanted = np.zeros(m.stock.size, np.int64)
+    wanted = np.zeros(m.cells, np.int64)
     for g in groups:
         for u in g.uses:
             can = (g.cost[u.b, u.i] < INF / 2) & (g.package[u.b] < INF / 2)
             np.add.at(wanted, u.cells[can], np.broadcast_to(u.take[:, None], can.shape)[can])
-    was = np.zeros(1) if old is None else old.stock[old.row_of]
-    room = m.stock.ravel()
+    was = np.zeros(1) if old is None else old.by_cell()
+    room = m.cell_stock
     cells = np.flatnonzero(((wanted > room) & (room > 0)) | (was > 0))
-    row_of = np.zeros(m.stock.size, np.int32)
+    row_of = np.zeros(m.cells, np.int32)
     row_of[cells] = np.arange(1, len(cells) + 1)
     stock = np.zeros(len(cells) + 1) if old is None else np.append(0.0, was[cells])
     work = np.zeros((m.places, 3)) if old is None else old.work
@@ -317,9 +309,9 @@ def bound(m: Matrix, orders: Ints, price: Prices, keeps: float = 0.0) -> float:
     """
     work_room = np.where(m.capacity < UNLIMITED, m.capacity, 0.0)
     total = keeps - (price.stock * price.room).sum() - (price.work * work_room).sum()
-    stock_price = price.stock[price.row_of].reshape(m.stock.shape).astype(np.float32)
+    stock_price = price.by_cell().astype(np.float32)
     slack = 0.0
-    for items, complete, packages, some in shapes(m, orders):
+    for items, complete, packages, some in shapes(m, orders, CELLS_AT_ONCE):
         package, cost, leave = order_costs(m, some, items)
         flat = (m.order_first[some][:, None] + np.arange(items)).ravel()
         package, cost = _priced(m, flat, lines_of_items(m, flat), package, cost, price, stock_price)

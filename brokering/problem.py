@@ -8,10 +8,22 @@ import msgspec
 Split = Literal["free", "single", "complete", "max_packages", "keep_together"]
 
 
+class Slot(msgspec.Struct, frozen=True):
+    """A wave, hour or day in which packages may leave a location, `day` days from now, and what it may still take."""
+
+    day: int = 0
+    capacity_orders: int | None = None
+    capacity_items: int | None = None
+    capacity_cents: int | None = None
+
+
 class Location(msgspec.Struct, frozen=True):
     """A place that may fulfill. Capacity is what it may still take in this run; None is unlimited.
 
-    Without coordinates its distance is unknown: it is priced as the farthest zone, never as near.
+    Without coordinates its distance is unknown: it is priced as the farthest zone, never as near. `slots` replace its
+    capacity by one for each time in which a package may leave. `leave_days[s]` is after how many days, by calendar and
+    cut-off, a package of shipping service s leaves (the last one for services beyond). `load_cents`, per package,
+    is what work there costs beside handling.
     """
 
     location_id: int
@@ -24,10 +36,17 @@ class Location(msgspec.Struct, frozen=True):
     package_cents: int = 120
     line_cents: int = 25
     reject_share: float = 0.0
+    slots: tuple[Slot, ...] = ()
+    leave_days: tuple[int, ...] = (0,)
+    groups: tuple[str, ...] = ()
+    load_cents: int = 0
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order with open lines. `location_id` binds it to one place (a pick-up)."""
+    """An order with open lines. `location_id` binds it to one place (a pick-up).
+
+    `policy` is a place in the problem's policies, None its only one; `service` one in `leave_days` of locations.
+    """
 
     order_id: str
     lat: float | None
@@ -37,10 +56,15 @@ class Order(msgspec.Struct, frozen=True):
     split_max: int | None = None
     promise_days: int | None = None
     location_id: int | None = None
+    policy: int | None = None
+    service: int = 0
 
 
 class Line(msgspec.Struct, frozen=True):
-    """Open units of one sku, to be sent from one location. Lines of an order with the same `together` stay together."""
+    """Open units of one sku, to be sent from one location. Lines of an order with the same `together` stay together.
+
+    A line that goes `alone` has a package of its own, outside the split rule of its order.
+    """
 
     line_id: int
     version: int
@@ -52,15 +76,23 @@ class Line(msgspec.Struct, frozen=True):
     weight_grams: int
     together: str | None = None
     days_waited: int = 0
+    alone: bool = False
 
 
 class Stock(msgspec.Struct, frozen=True):
-    """Units of a sku that may be taken at a location; `markdown_cents` is what selling one there now saves later."""
+    """Units of a sku that may be taken at a location; `markdown_cents` is what selling one there now saves later.
+
+    `day` is when they are there: incoming and pre-order stock leaves on that day. `transfer_cents`, per unit, is what
+    its owner is paid or gives up. `reject_share` is how often the location rejects this sku, None as it rejects others.
+    """
 
     sku_id: int
     location_id: int
     available: int
     markdown_cents: int = 0
+    day: int = 0
+    transfer_cents: int = 0
+    reject_share: float | None = None
 
 
 class Protected(msgspec.Struct, frozen=True):
@@ -88,13 +120,29 @@ class Tariff(msgspec.Struct, frozen=True):
     days: tuple[int, ...] = (1, 2, 2, 3, 4, 4, 5)
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """What a policy allows: locations of these kinds and groups (none named: any), within miles, and days late.
+
+    A hard limit (`cents` None) is never broken; a soft one is dropped for `cents` per package, named in the costs.
+    An unknown distance is beyond any limit in miles.
+    """
+
+    kinds: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    miles_max: int | None = None
+    late_days_max: int | None = None
+    cents: int | None = None
+
+
 class Policy(msgspec.Struct, frozen=True):
     """Weights of the cost terms, in cents or as a share of a line's value.
 
     late_cents: per package, day late, and priority factor 1 + priority/2. stock_out_share: of the value, for selling a
     store's last units. leave_share, leave_cents_min: what leaving a unit costs, times the priority factor, and
     waited_share more for each day that it has waited. unknown_distance: what a place or an address without coordinates
-    is taken for: as far as the farthest zone, or left out.
+    is taken for: as far as the farthest zone, or left out. wait_cents: per unit and day until incoming stock is there.
+    weights: what a term is multiplied by, by its name, 1 where it is not named. units_split: the units of a line may go
+    from several locations, at most PARTS_MAX parts, each part handled as a line.
     """
 
     tariff: Tariff = Tariff()
@@ -105,6 +153,19 @@ class Policy(msgspec.Struct, frozen=True):
     leave_cents_min: int = 1500
     waited_share: float = 0.05
     unknown_distance: Literal["farthest", "exclude"] = "farthest"
+    wait_cents: int = 0
+    units_split: bool = False
+    weights: Mapping[str, float] = {}
+    limits: tuple[Limit, ...] = ()
+
+
+TERMS = (
+    "parcel", "handling", "load", "lateness", "limit", "weight", "line", "rejection", "stock_out", "markdown",
+    "transfer", "waiting", "left",
+)  # fmt: skip
+"""Every term of cost, the first five by package; a policy's weights name them."""
+PARTS_MAX = 6
+"""Parts into which the units of a line may be split, as equal as can be."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -118,14 +179,17 @@ class Problem(msgspec.Struct, frozen=True):
     protected: list[Protected] = []
     barred: list[Barred] = []
     policy: Policy = Policy()
+    policies: tuple[Policy, ...] = ()
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """Units of a line from a location."""
+    """Units of a line from a location: in which of its slots, where it has any, and from stock of which day."""
 
     line_id: int
     location_id: int
     quantity: int
+    slot: int | None = None
+    day: int = 0
 
 
 class Unfilled(msgspec.Struct, frozen=True):
@@ -162,6 +226,32 @@ class Decision(msgspec.Struct, frozen=True):
     fell_out: dict[str, int]
 
 
+class CellPrice(msgspec.Struct, frozen=True):
+    """What one more unit of a sku at a location would save, about; of stock of a day."""
+
+    sku_id: int
+    location_id: int
+    cents: float
+    day: int = 0
+
+
+class WorkPrice(msgspec.Struct, frozen=True):
+    """What one more order, item or cent of capacity of a location (or a slot of it) would save, about."""
+
+    location_id: int
+    order_cents: float
+    item_cents: float
+    share: float
+    slot: int | None = None
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """Prices of stock and work, largest first: where one more unit or order would save most; a warm start as well."""
+
+    stock: list[CellPrice] = []
+    work: list[WorkPrice] = []
+
+
 class Plan(msgspec.Struct, frozen=True):
     """A legal plan. `cost` and `bound` in cents: no plan costs less than `bound` (priority classes aside)."""
 
@@ -173,6 +263,7 @@ class Plan(msgspec.Struct, frozen=True):
     phases: dict[str, float]
     cost_by_term: dict[str, int]
     packages: int
+    prices: Shadow = Shadow()
 
     @property
     def gap(self) -> float:

@@ -3,46 +3,51 @@
 import numpy as np
 
 from brokering.matrix import Floats, Ints, Matrix
+from brokering.problem import Problem
 from brokering.promises import keepable
 
 
-def room_beside(m: Matrix, price: Floats | None = None) -> Ints:
-    """What the run may take: stock less the units set aside for protected demand, where they are cheapest to miss.
+def room_beside(m: Matrix, problem: Problem, price: Floats | None = None) -> Ints:
+    """What the run may take, [C+1]: stock less the units set aside for protected demand, where they are cheapest to miss.
 
-    `price` [K,N] is what a unit is worth to the run there.
+    `price` [C+1] is what a unit is worth to the run there.
     """
-    room = m.stock.copy()
-    for row, demands in _demands(m).items():
-        stock = {int(i): int(room[row, i]) for i in np.flatnonzero(room[row])}
-        worth = {} if price is None else {i: float(price[row, i]) for i in stock}
-        for at, units in keepable([(places & stock.keys(), units) for places, units in demands], stock, worth)[
-            1
-        ].items():
-            room[row, at] -= units
+    room = m.cell_stock.copy()
+    for cells, demands in _demands(m, problem):
+        stock = {location: int(room[cell]) for location, cell in cells.items()}
+        worth = {} if price is None else {location: float(price[cell]) for location, cell in cells.items()}
+        for location, units in keepable(demands, stock, worth)[1].items():
+            room[cells[location]] -= units
     return room
 
 
-def kept_at_least(m: Matrix, price: Floats) -> float:
+def kept_at_least(m: Matrix, problem: Problem, price: Floats) -> float:
     """What protected demand takes at least at these prices, where all of it can be kept: it belongs to the bound."""
     total = 0.0
-    for row, demands in _demands(m).items():
-        stock = {int(i): int(m.stock[row, i]) for i in np.flatnonzero(m.stock[row])}
-        here = [(places & stock.keys(), units) for places, units in demands]
-        if not price[row].any() or keepable(here, stock)[0] < sum(units for _, units in here):
+    for cells, demands in _demands(m, problem):
+        if not price[list(cells.values())].any():
             continue
-        total += sum(units * min(float(price[row, n]) for n in places) for places, units in here)
+        stock = {location: int(m.cell_stock[cell]) for location, cell in cells.items()}
+        if keepable(demands, stock)[0] < sum(units for _, units in demands):
+            continue
+        total += sum(units * min(float(price[cells[n]]) for n in places) for places, units in demands)
     return total
 
 
-def _demands(m: Matrix) -> dict[int, list[tuple[frozenset[int], int]]]:
-    """Protected demand by row of stock: the places that may serve it, and units."""
-    rows = {sku: i for i, sku in enumerate(sorted({n.sku_id for n in m.problem.lines}))}
-    place = {int(n): i for i, n in enumerate(m.location_ids)}
-    members = {
-        pool: frozenset(place[n] for n in locations if n in place) for pool, locations in m.problem.pools.items()
-    }
-    found: dict[int, list[tuple[frozenset[int], int]]] = {}
-    for p in sorted(m.problem.protected, key=lambda p: p.pool_id):
-        if p.quantity > 0 and p.sku_id in rows:
-            found.setdefault(rows[p.sku_id], []).append((members.get(p.pool_id, frozenset()), p.quantity))
+def _demands(m: Matrix, problem: Problem) -> list[tuple[dict[int, int], list[tuple[frozenset[int], int]]]]:
+    """Per protected sku: the cells of what is there now by location, and the demands: places that may serve, units."""
+    by_sku: dict[int, list[tuple[int, int]]] = {}
+    for p in sorted(problem.protected, key=lambda p: p.pool_id):
+        if p.quantity > 0:
+            by_sku.setdefault(p.sku_id, []).append((p.pool_id, p.quantity))
+    members = {pool: frozenset(places) for pool, places in problem.pools.items()}
+    found = []
+    for sku, demands in sorted(by_sku.items()):
+        row = int(np.searchsorted(m.sku_ids, sku))
+        if row == len(m.sku_ids) or m.sku_ids[row] != sku:
+            continue
+        _, at, cell = m.entries(np.array([row]))
+        today = m.place_day[at] == 0
+        cells = dict(zip(m.location_ids[at[today]].tolist(), cell[today].tolist(), strict=True))
+        found.append((cells, [(members.get(pool, frozenset()) & cells.keys(), units) for pool, units in demands]))
     return found

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from brokering.matrix import INF, Bools, Floats, Ints, Matrix, order_costs
+from brokering.costs import order_costs
+from brokering.matrix import INF, Bools, Floats, Ints, Matrix, spans
 from brokering.prices import Group, Prices, at_prices, candidates, packages_of, solve_group, with_rows
 
 ROUNDS_MAX = 60
@@ -53,7 +54,8 @@ class State:
     def _book(self, orders: Ints, sign: int) -> None:
         m = self.m
         lines, at = self.lines(orders)
-        np.subtract.at(self.room, (m.line_sku[lines], at), (sign * m.line_quantity[lines]).astype(np.int32))
+        cells = m.cell_of(m.line_sku[lines], at)
+        np.subtract.at(self.room, cells, (sign * m.line_quantity[lines]).astype(self.room.dtype))
         pairs = np.unique(m.item_order[m.line_item[lines]] * m.places + at)
         self.capacity[:, 0] -= sign * np.bincount(pairs % m.places, minlength=m.places)
         self.capacity[:, 1] -= sign * np.bincount(at, m.line_quantity[lines], m.places)
@@ -64,14 +66,6 @@ class State:
         has = np.zeros(self.m.orders, bool)
         has[self.m.item_order[self.at < 0]] = True
         return has[orders]
-
-
-def spans(first: Ints, end: Ints) -> Ints:
-    """All numbers of the ranges first:end, one range after the other."""
-    count = end - first
-    total = int(count.sum())
-    starts = np.repeat(first - np.append(0, np.cumsum(count)[:-1]), count) if len(count) else first
-    return starts + np.arange(total)
 
 
 def fill(m: Matrix, state: State, orders: Ints, price: Prices, groups: list[Group] | None = None) -> None:
@@ -95,7 +89,7 @@ def fill(m: Matrix, state: State, orders: Ints, price: Prices, groups: list[Grou
 
 def findable(m: Matrix, state: State, orders: Ints) -> Bools:
     """Which orders leave an item of which there is enough somewhere (whether or not they may use it)."""
-    most = state.room.max(1)
+    most = m.most_left(state.room)
     items = spans(m.order_first[orders], m.order_first[orders + 1])
     lines = spans(m.item_first[items], m.item_first[items + 1])
     lines = lines[state.at[m.line_item[lines]] < 0]
@@ -141,7 +135,7 @@ def accept_rounds(m: Matrix, state: State, groups: list[Group], price: Prices) -
 def within(m: Matrix, state: State, g: Group, package: Floats, cost: Floats) -> tuple[Floats, Floats]:
     """These costs where what is left still allows them, INF elsewhere."""
     cost = cost.copy()
-    room = state.room.ravel()
+    room = state.room
     for u in g.uses:
         b, k = np.nonzero(room[u.cells] < u.take[:, None])
         cost[u.b[b], u.i[b], k] = INF
@@ -169,7 +163,7 @@ def _accepted(m: Matrix, state: State, asks: list[tuple[int, Ints, Group, Ints, 
     owner: list[Ints] = []
     resource: list[Ints] = []
     amount: list[Ints] = []
-    start, cells = 0, m.stock.size
+    start, cells = 0, m.cells
     for _, rows, g, position, _ in asks:
         for u in g.uses:
             p = position[u.b, u.i]
@@ -191,7 +185,7 @@ def _accepted(m: Matrix, state: State, asks: list[tuple[int, Ints, Group, Ints, 
     total = np.cumsum(much)
     first = np.flatnonzero(np.append(True, what[1:] != what[:-1]))
     total -= np.repeat(np.append(0, total[first[1:] - 1]), np.diff(np.append(first, len(what))))
-    room = np.concatenate([state.room.ravel(), state.capacity.T.ravel()])
+    room = np.concatenate([state.room, state.capacity.T.ravel()])
     good = np.ones(start, bool)
     good[who[by][total > room[what]]] = False
     return good
@@ -226,5 +220,5 @@ def _has_room(m: Matrix, state: State, item: int) -> Bools:
     ok = (state.capacity[:, 1] >= m.item_units[item]) & (state.capacity[:, 2] >= m.item_cents[item])
     lines = np.arange(m.item_first[item], m.item_first[item + 1])
     for sku in np.unique(m.line_sku[lines]):
-        ok &= state.room[sku] >= m.line_quantity[lines[m.line_sku[lines] == sku]].sum()
+        ok &= m.spread(np.array([sku]), state.room)[0] >= m.line_quantity[lines[m.line_sku[lines] == sku]].sum()
     return ok

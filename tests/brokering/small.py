@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 
 from brokering import Assignment, Line, Location, Order, Plan, Policy, Problem, Protected, Stock, Unfilled, audit
-from brokering.audit import Book, capacity_suffices, place_may_serve, promises_are_kept, split_is_kept, stock_suffices
-from brokering.cents import leave_cents, package_cents
+from brokering.audit import capacity_suffices, place_may_serve, promises_are_kept, split_is_kept, stock_suffices
+from brokering.book import Book
 
 LEGAL = (stock_suffices, capacity_suffices, place_may_serve, split_is_kept, promises_are_kept)
 LIMITS = {"steps_max": 40, "pieces_max": 8}
@@ -57,7 +57,7 @@ def random_problem(
 
 def least_cost(problem: Problem) -> int:
     """The least cost of all legal plans, each tried and judged by the rules of the audit; classes aside."""
-    book, policy = Book(problem), problem.policy
+    book = Book(problem)
     places = [n.location_id for n in problem.locations]
     best: int | None = None
     for choice in product([None, *places], repeat=len(problem.lines)):
@@ -65,11 +65,11 @@ def least_cost(problem: Problem) -> int:
         for line, at in zip(problem.lines, choice, strict=True):
             order = book.orders[line.order_id]
             if at is None:
-                cents += leave_cents(policy, order, line)
+                cents += book.leave_cents(line)
             else:
-                cents += book.cents(order, line, at)
+                cents += book.line_cents(order, line, at, units=line.quantity)
                 packages.add((order.order_id, at))
-        cents += sum(package_cents(policy, book.orders[o], book.locations[n]) for o, n in packages)
+        cents += sum(book.package_cents(book.orders[o], n) for o, n in packages)
         if best is not None and cents >= best:
             continue
         plan = Plan(

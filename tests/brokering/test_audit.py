@@ -12,10 +12,12 @@ from brokering import (
     RULES,
     Assignment,
     Barred,
+    Limit,
     Line,
     Location,
     Order,
     Plan,
+    Policy,
     Problem,
     Protected,
     Stock,
@@ -72,6 +74,7 @@ BREAKS: dict[str, Callable[[Plan], Plan]] = {
     "stock_suffices": lambda p: moved(p, 2, 1),
     "capacity_suffices": lambda p: moved(p, 2, 1),
     "place_may_serve": lambda p: moved(p, 2, 3),
+    "limits_are_kept": lambda p: moved(p, 2, 3),
     "split_is_kept": lambda p: moved(p, 3, 2),
     "promises_are_kept": lambda p: moved(moved(p, 3, 2), 4, 2),
     "no_class_overtakes": swapped,
@@ -90,8 +93,14 @@ def test_every_rule_has_a_plan_that_breaks_it() -> None:
 
 
 def for_rule(name: str) -> Problem:
-    """The problem; for the rule of work, with enough stock that work alone is too little."""
+    """The problem; for the rule of work, with enough stock that work alone is too little; for limits, with one."""
     given = problem()
+    if name == "limits_are_kept":  # the third location is in the pool, of a kind that the policy shuts out
+        shut = msgspec.structs.replace(given.locations[2], kind="kiosk")
+        policy = Policy(limits=(Limit(kinds=("warehouse",)),))
+        return msgspec.structs.replace(
+            given, locations=[*given.locations[:2], shut], pools={1: (1, 2, 3), 2: (2,)}, policy=policy
+        )
     if name != "capacity_suffices":
         return given
     near = Location(1, "warehouse", *NEAR, 2)
@@ -130,5 +139,5 @@ def test_the_audit_needs_no_arrays_and_no_solver() -> None:
                     outside.add(module)
             if isinstance(node, ast.Import):
                 outside |= {n.name for n in node.names}
-    assert seen == {"audit", "cents", "problem", "promises"}
+    assert seen == {"audit", "book", "cents", "order_of_classes", "problem", "promises"}
     assert outside <= {"collections", "collections.abc", "itertools", "math", "typing", "msgspec"}
