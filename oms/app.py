@@ -41,6 +41,7 @@ DOORS = (
     "fulfillments",
     "feeds",
     "runs",
+    "policies",
     "exceptions",
     "network",
     "pushes",

@@ -23,10 +23,11 @@ from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
+from oms.flows.broker import policy
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.network import rules
-from oms.flows.order import updates
+from oms.flows.order import change, updates
 from oms.flows.order.parked import unpark_lines
 from oms.flows.promise import asked, overdue
 from oms.flows.push import outbox
@@ -88,6 +89,13 @@ async def watch(ctx: Context) -> None:
     await ctx["cache"].wake("project")
 
 
+async def give_up(ctx: Context, *, now: datetime | None = None) -> None:
+    """What stays open longer than its policy lets it is cancelled; its channel is told as of any cancellation."""
+    for late in await policy.too_late(ctx["db"], now=now or clock()):
+        with contextlib.suppress(Conflict):
+            await change.cancel(ctx["db"], order_id=late.order_id, lines=late.lines, why=late.why, who="oms")
+
+
 async def verify(ctx: Context) -> int:
     """The ledger is folded again and compared; a difference is an exception."""
     return await reconcile.watch(ctx["db"])
@@ -132,6 +140,7 @@ JOBS = [
     cron(broker_now, second=20, timeout=3600, keep_result=0),
     cron(watch, minute=set(range(0, 60, 5)), second=40, timeout=120, keep_result=0),
     cron(verify, minute=set(range(2, 60, 5)), second=50, timeout=600, keep_result=0),
+    cron(give_up, minute=33, second=30, timeout=600, keep_result=0),
     cron(forget, hour=3, minute=17, second=0, timeout=600, keep_result=0),
 ]
 
@@ -179,7 +188,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
     cache = await Cache.open(settings.redis_url)
     ctx: Context = {"db": db, "cache": cache, "settings": settings}
     worker = Worker(
-        functions=[expire, sweep, mornings, broker_now, watch, verify, forget], cron_jobs=JOBS, ctx=ctx,
+        functions=[expire, sweep, mornings, broker_now, watch, give_up, verify, forget], cron_jobs=JOBS, ctx=ctx,
         redis_settings=RedisSettings.from_dsn(settings.redis_url), handle_signals=False, keep_result=0, max_tries=1,
         job_serializer=msgpack.packb, job_deserializer=lambda raw: msgpack.unpackb(raw, raw=False),
         health_check_interval=30, queue_name="oms:jobs",

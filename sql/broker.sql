@@ -1,6 +1,7 @@
 -- name: begin_run
 -- A run that starts.
-insert into run (dry_run, policy, seconds_max, seed, asked_by) values (:dry_run, :policy, :seconds, :seed, :who)
+insert into run (dry_run, policy, policies, seconds_max, seed, asked_by)
+values (:dry_run, :policy, :policies, :seconds, :seed, :who)
 returning run_id;
 
 -- name: hold_run
@@ -64,7 +65,8 @@ select l.location_id, l.kind, l.lat, l.lon,
        case when l.capacity_items is not null then greatest(0, l.capacity_items - coalesce(c.items, 0)) end as capacity_items,
        case when l.capacity_cents is not null then greatest(0, l.capacity_cents - coalesce(c.cents, 0)) end as capacity_cents,
        case l.kind when 'store' then 250 else 120 end as package_cents,
-       case l.kind when 'store' then 80 else 25 end as line_cents
+       case l.kind when 'store' then 80 else 25 end as line_cents,
+       l.time_zone, l.work_days, l.cut_off, l.handling_days, l.holidays
   from location l
   left join capacity c on c.location_id = l.location_id and c.day = (:now::timestamptz at time zone l.time_zone)::date
  where l.is_on
@@ -77,8 +79,29 @@ select s.sku_id, s.location_id, s.on_hand - s.held - s.allocated - s.safety_stoc
  where s.sku_id = any(:skus::int[]) and s.on_hand - s.held - s.allocated - s.safety_stock > 0;
 
 -- name: pool_members
--- The locations of each pool.
-select pool_id, location_id from pool_location order by pool_id, location_id;
+-- The locations of each pool, with its code.
+select pool_id, location_id, p.code from pool_location join pool p using (pool_id) order by pool_id, location_id;
+
+-- name: subjects_of
+-- What scopes of policies ask of these orders; value is of their open lines.
+select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days,
+       coalesce((select sum(l.open * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000))
+                   from order_line l join sku s using (sku_id) where l.order_id = o.order_id), 0)::bigint as value_cents
+  from orders o join channel c using (channel_id)
+ where o.order_id = any(:orders::uuid[]) order by o.order_id;
+
+-- name: asked_of
+-- Units that locations were asked for in 90 days and rejected: of each location, and of these skus there.
+with given as (
+  select f.location_id, n.sku_id, n.given, n.rejected
+    from fulfillment f join fulfillment_line n using (fulfillment_id)
+   where f.made_at > :now::timestamptz - interval '90 days'
+)
+select location_id, null::int as sku_id, sum(given)::int as asked, sum(rejected)::int as rejected
+  from given group by location_id
+union all
+select location_id, sku_id, sum(given)::int, sum(rejected)::int
+  from given where sku_id = any(:skus::int[]) group by location_id, sku_id;
 
 -- name: reserved_of
 -- What is promised of these skus in each pool, by everybody.
@@ -187,12 +210,12 @@ update run set state = 'failed', finished_at = clock_timestamp(), summary = summ
 
 -- name: run_row
 -- A run.
-select run_id as id, state, dry_run, policy, seconds_max, seed, asked_by, started_at, finished_at, summary
+select run_id as id, state, dry_run, policy, policies, seconds_max, seed, asked_by, started_at, finished_at, summary
   from run where run_id = :run_id;
 
 -- name: runs_page
 -- Runs, newest first.
-select run_id as id, state, dry_run, policy, seconds_max, seed, asked_by, started_at, finished_at, summary
+select run_id as id, state, dry_run, policy, policies, seconds_max, seed, asked_by, started_at, finished_at, summary
   from run where (:before::uuid is null or run_id < :before) order by run_id desc limit :limit;
 
 -- name: decisions_of
@@ -201,10 +224,6 @@ select d.order_id, c.code as channel, o.number, d.state, d.plan, d.why, d.result
   from decision d join orders o using (order_id) join channel c using (channel_id)
  where d.run_id = :run_id and (:number::text is null or o.number = :number) and (:after::uuid is null or d.order_id > :after)
  order by d.order_id limit :limit;
-
--- name: policy_body
--- What a policy says.
-select body from policy where code = :code;
 
 -- name: location_codes
 -- Codes of locations.

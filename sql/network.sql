@@ -471,17 +471,25 @@ on conflict (code) do update
   set method = excluded.method, miles = excluded.miles, days = excluded.days, weekends = excluded.weekends;
 
 -- name: policies
--- Policies of brokering.
-select p.code, jsonb_build_object('code', p.code, 'body', p.body) as body
+-- Policies of brokering, as their newest version says.
+select p.code, jsonb_build_object('code', p.code, 'body', v.body) as body
   from policy p
+  join policy_version v on v.policy_id = p.policy_id
+   and v.version = (select max(version) from policy_version n where n.policy_id = p.policy_id)
  where (:codes::text[] is null or p.code = any(:codes)) and p.code > :after
  order by p.code limit :limit::int;
 
 -- name: write_policies
--- Makes or changes policies.
-insert into policy (code, body)
-select code, body from jsonb_to_recordset(:rows) as r(code text, body jsonb)
-on conflict (code) do update set body = excluded.body;
+-- Drafts policies: each change is a new version.
+with n as (
+  select * from jsonb_to_recordset(:rows) as r(code text, body jsonb, made_by text)
+), made as (
+  insert into policy (code) select code from n on conflict (code) do nothing returning policy_id, code
+)
+insert into policy_version (policy_id, version, body, made_by)
+select p.policy_id, coalesce((select max(version) from policy_version v where v.policy_id = p.policy_id), 0) + 1, n.body,
+       n.made_by
+  from n join (select policy_id, code from made union all select policy_id, code from policy) p using (code);
 
 -- name: listeners
 -- Who is told of exceptions.

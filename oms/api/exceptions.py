@@ -14,6 +14,7 @@ from oms.cache import Cache
 from oms.db import Database
 from oms.errors import Conflict
 from oms.flows import govern
+from oms.flows.broker import policy
 from oms.flows.govern import Exceptional
 from oms.flows.ingest import apply, messages
 from oms.flows.network import rules
@@ -116,6 +117,9 @@ async def approve(*, db: Database, cache: Cache, actor: Actor, now: datetime, ex
         await rules.approve(db, cache, code=found.subject, who=actor.who, now=now)
         await cache.wake("project")
         return Approved(True, "it is in force")
+    if found.kind == "policy_waiting":
+        version = await policy.decide(db, code=found.subject, is_agreed=True, who=person)
+        return Approved(True, f"version {version} is approved")
     raise Conflict(f"an exception of kind {found.kind} asks for no approval; it can be resolved")
 
 

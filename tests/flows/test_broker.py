@@ -2,23 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
-from brokering import Policy
-from oms import access
+from oms import access, worker
 from oms.book import PROMISE_BROKEN
+from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import ShipTo
-from oms.errors import BadInput, NotFound
+from oms.errors import Conflict, NotFound
 from oms.flows import broker, fulfill
+from oms.flows.broker import policy
 from oms.flows.broker.planning import read_problem
+from oms.flows.network import load
 from oms.flows.order.change import cancel, hold, release
-from oms.flows.order.read import read_order
-from tests.demand import captured, order, planned, reject, work_of, work_up_to
-from tests.feeding import NOW, ask, at, change, check, sale, say, stock
+from oms.flows.order.read import order_history, read_order
+from oms.settings import Settings
+from tests.demand import allocated, captured, order, planned, reject, work_of, work_up_to
+from tests.feeding import NOW, ask, at, change, check, exceptions, sale, say, stock
 from tests.world import Net, set_stock, small_network
 
 
@@ -89,7 +92,7 @@ async def test_a_run_that_was_killed_after_its_plan_is_written_once_by_whoever_t
 
 async def test_a_run_that_was_killed_while_it_read_is_given_up(db: Database, net: Net) -> None:
     async with db.transaction() as tx:
-        run_id = await broker.begin_run(tx, dry_run=False, policy=None, seconds=1.0, seed=0, who="test")
+        run_id = await broker.begin_run(tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="test")
     assert await broker.resume(db, who="test", now=NOW) == 1
     assert (await broker.read(db, run_id=run_id)).state == "failed"
     with pytest.raises(NotFound):
@@ -165,9 +168,9 @@ async def test_what_would_break_a_waiting_orders_promise_is_not_planned_again_fo
     wrong = await planned(db, net, web, ("1", 1, "S1"))
     await broker.apply(db, run_id=wrong, who="test", now=NOW)
     assert await fate(db, wrong) == [("dropped", PROMISE_BROKEN)]
-    problem = await read_problem(db, run_id=wrong, now=NOW, policy=Policy())
+    problem, _ = await read_problem(db, run_id=wrong, now=NOW, policies=[])
     assert [(b.order_id, b.location_id) for b in problem.barred] == [(str(web), net.locations["S1"])]
-    later = await read_problem(db, run_id=wrong, now=NOW + timedelta(hours=2), policy=Policy())
+    later, _ = await read_problem(db, run_id=wrong, now=NOW + timedelta(hours=2), policies=[])
     assert later.barred == []
     await run(db)
     assert await places(db, web) == ["W1"]
@@ -312,7 +315,7 @@ async def test_an_order_without_coordinates_stands_at_its_postal_code_and_an_unk
     await set_stock(db, sku="A", location="S1", quantity=9)
     await captured(db, order(net, "N1", ("A", 1), ship_to=ShipTo(postal_code="02108-1234")))
     lost = await captured(db, order(net, "N2", ("A", 1), ship_to=ShipTo(postal_code="nowhere")))
-    problem = await read_problem(db, run_id=UUID(int=1), now=NOW, policy=Policy())
+    problem, _ = await read_problem(db, run_id=UUID(int=1), now=NOW, policies=[])
     boston, nowhere = problem.orders
     assert boston.lat is not None and boston.lon is not None and abs(boston.lat - 42.36) < 0.1 > abs(boston.lon + 71.06)
     assert (nowhere.lat, nowhere.lon) == (None, None)
@@ -320,25 +323,118 @@ async def test_an_order_without_coordinates_stands_at_its_postal_code_and_an_unk
     assert await ask(db, "select subject from exception where kind = 'address_unknown'") == str(lost)
 
 
-async def test_a_policy_weighs_the_costs_and_one_that_is_none_is_refused(db: Database, net: Net) -> None:
+async def test_a_policy_weighs_the_costs_once_another_person_has_approved_it(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="S1", quantity=5)
     made = await captured(db, order(net, "N1", ("A", 1)))
-    for code, body in (
-        ("leave", {"leave_share": 0.0, "leave_cents_min": 0}),
-        ("odd", {"speed": 1}),
-        ("bad", {"late_cents": "x"}),
-    ):
-        await change(db, "insert into policy (code, body) values ($1, $2)", code, body)
-    for code in ("odd", "bad"):
-        with pytest.raises(BadInput, match=code):
-            await run(db, policy=code)
+    await drafted(db, "leave", {"leave_share": 0.0, "leave_cents_min": 0})
     with pytest.raises(NotFound):
         await run(db, policy="nobody")
+    with pytest.raises(Conflict, match="no approved version"):
+        await run(db, policy="leave")
     assert await ask(db, "select count(*) from run") == 0
-    await run(db, policy="leave")
-    assert await lines(db, made) == [(1, 0)]
-    await run(db)
-    assert await lines(db, made) == [(0, 1)]
+    tried = await run(db, policy="leave", dry_run=True)
+    assert tried.summary["assigned_lines"] == 0, "a dry run may try a draft"
+    await policy.ask(db, code="leave", from_at=None, note=None, who="planner", now=datetime.now(UTC))
+    assert await exceptions(db) == [("policy_waiting", "leave")]
+    with pytest.raises(Conflict, match="another person"):
+        await policy.decide(db, code="leave", is_agreed=True, who="planner")
+    await policy.decide(db, code="leave", is_agreed=True, who="approver")
+    assert await exceptions(db) == []
+    later = datetime.now(UTC)
+    done = await broker.run(db, who="test", now=later, seconds=2, policy="leave")
+    assert (done.policies, await lines(db, made)) == ([{"code": "leave", "version": 1}], [(1, 0)])
+    await drafted(db, "leave", {"leave_share": 2.0})
+    await broker.run(db, who="test", now=later, seconds=2)
+    assert await lines(db, made) == [(1, 0)], "what is in force is the approved one, not the draft"
+    await policy.ask(db, code="leave", from_at=None, note=None, who="planner", now=datetime.now(UTC))
+    await policy.decide(db, code="leave", is_agreed=False, who="approver")
+    assert [(v.version, v.state, v.is_in_force) for v in await policy.versions(db, code="leave", now=later)] == [
+        (2, "refused", False), (1, "approved", True),
+    ]  # fmt: skip
+    await policy.roll_back(db, code="leave", version=1, note="as before", who="planner", now=datetime.now(UTC))
+    await policy.decide(db, code="leave", is_agreed=True, who="approver")
+    newest = (await policy.versions(db, code="leave", now=datetime.now(UTC)))[0]
+    assert (newest.version, newest.is_in_force, newest.note) == (3, True, "as before")
+    assert "Leaving a unit open costs 0% of its value" in " ".join(newest.sentences)
+
+
+async def test_each_order_is_planned_by_the_first_policy_whose_scope_it_is_in(db: Database, net: Net) -> None:
+    for location in ("W1", "S1"):
+        await set_stock(db, sku="A", location=location, quantity=5)
+    await in_force(db, "express", {"rank": 1, "scope": {"methods": ["express"]}, "limits": [{"kinds": ["store"]}]})
+    await in_force(db, "dear", {"rank": 2, "scope": {"value_cents_min": 5000}, "limits": [{"groups": ["local"]}]})
+    await in_force(db, "never", {"rank": 3, "scope": {"channels": ["local"]}})
+    orders = [
+        await captured(db, order(net, "N1", ("A", 1), method="express")),
+        await captured(db, order(net, "N2", ("A", 1))),
+    ]
+    done = await broker.run(db, who="test", now=datetime.now(UTC), seconds=2)
+    assert [p["code"] for p in done.policies] == ["express", "dear", "never"]
+    assert done.summary["hints"] == ["dear matches no order", "never matches no order"]
+    assert [await places(db, made) for made in orders] == [["S1"], ["W1"]], (
+        "the warehouse, cheaper, may not send an express order"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"speed": 1}, "speed"),
+        ({"late_cents": "x"}, "late_cents"),
+        ({"limits": [{"kinds": ["moon"]}]}, "moon"),
+        ({"limits": [{}]}, "says nothing"),
+        ({"weights": {"luck": 2}}, "luck"),
+        ({"tariff": {"miles": [5, 3], "parcel_cents": [1, 2, 3], "pound_cents": [1, 2, 3], "days": [1, 2, 3]}}, "rise"),
+    ],
+)
+async def test_a_policy_that_says_nonsense_is_refused_with_its_reason(
+    db: Database, net: Net, body: dict[str, object], reason: str
+) -> None:
+    done = await load(db, kind="policies", rows=[{"code": "odd", "body": body}], who="planner", now=NOW)
+    assert [(r.field, reason in r.reason) for r in done.refused] == [("body", True)]
+    assert await ask(db, "select count(*) from policy") == 0
+
+
+async def test_a_location_that_rejects_often_is_asked_less(db: Database, net: Net) -> None:
+    for location in ("S1", "S2"):
+        await set_stock(db, sku="A", location=location, quantity=200)
+    for number in range(30):
+        work = await allocated(db, net, f"R{number}", ("A", 2, "S2"), channel="local")
+        await reject(db, work, ("1", 2))
+    problem, _ = await read_problem(db, run_id=UUID(int=1), now=datetime.now(UTC), policies=[])
+    shares = {n.location_id: n.reject_share for n in problem.locations}
+    assert shares[net.locations["S2"]] > 0.5, "60 of 60 units"
+    assert shares[net.locations["S1"]] < 0.3, "it was never asked: as all do"
+    of_sku = {(n.sku_id, n.location_id): n.reject_share for n in problem.stock}
+    assert of_sku[net.skus["A"], net.locations["S1"]] is None
+
+
+async def test_what_stays_open_too_long_is_cancelled_by_its_policy(
+    db: Database, net: Net, cache: Cache, settings: Settings
+) -> None:
+    await in_force(db, "give up", {"scope": {"channels": ["web"]}, "cancel_after_days": 3})
+    made = [
+        await captured(db, order(net, "N1", ("A", 1))),
+        await captured(db, order(net, "N2", ("A", 1), channel="local")),
+    ]
+    ctx = {"db": db, "cache": cache, "settings": settings}
+    await worker.give_up(ctx, now=datetime.now(UTC) + timedelta(days=2))
+    assert [await lines(db, one) for one in made] == [[(1, 0)], [(1, 0)]]
+    await worker.give_up(ctx, now=datetime.now(UTC) + timedelta(days=4))
+    assert [await lines(db, one) for one in made] == [[(0, 0)], [(1, 0)]]
+    why = [s.why for s in await order_history(db, order_id=made[0]) if s.step == "cancelled"]
+    assert why == ["open for 3 days: policy give up"]
+
+
+async def drafted(db: Database, code: str, body: dict[str, object]) -> None:
+    done = await load(db, kind="policies", rows=[{"code": code, "body": body}], who="planner", now=NOW)
+    assert not done.refused
+
+
+async def in_force(db: Database, code: str, body: dict[str, object]) -> None:
+    await drafted(db, code, body)
+    await policy.ask(db, code=code, from_at=None, note=None, who="planner", now=datetime.now(UTC))
+    await policy.decide(db, code=code, is_agreed=True, who="approver")
 
 
 async def test_what_a_run_left_of_an_order_goes_later_only_where_its_split_rule_lets_it(db: Database, net: Net) -> None:

@@ -11,7 +11,8 @@ from oms.cache import Cache
 from oms.db import Database, Sql
 from oms.errors import NotFound
 from oms.flows.broker.allocate import apply, take_run
-from oms.flows.broker.planning import Progress, plan, read_policy
+from oms.flows.broker.planning import Progress, plan
+from oms.flows.broker.policy import in_force
 
 sql = Sql("broker")
 
@@ -23,6 +24,7 @@ class Run(msgspec.Struct, frozen=True):
     state: str
     dry_run: bool
     policy: str | None
+    policies: list[dict[str, Any]]
     seconds_max: float
     seed: int
     asked_by: str
@@ -69,17 +71,22 @@ async def run(
     """One brokering run over everything that is open: planned, kept as decisions, then allocated.
 
     A run that is killed goes on from its rows (`resume`); what no longer fits when it is written stays open.
-    `policy` names one that is kept (the engine's own weights without it); raises NotFound, BadInput.
+    `policy` names one for all orders, a dry run its newest draft; without it each order has that of those in force whose
+    scope it is in, or the engine's own weights. Raises NotFound, Conflict, BadInput.
     """
-    weights = await read_policy(db, code=policy)
+    async with db.connection() as tx:
+        policies = await in_force(tx, code=policy, now=now, drafts=dry_run)
+    named = [{"code": p.code, "version": p.version} for p in policies]
     async with db.connection() as session:  # its lock says that a worker is at the run, and ends with it
         async with session.transaction():
-            run_id = await begin_run(session, dry_run=dry_run, policy=policy, seconds=seconds, seed=seed, who=who)
+            run_id = await begin_run(
+                session, dry_run=dry_run, policy=policy, policies=named, seconds=seconds, seed=seed, who=who
+            )
             await hold_run(session, run_id=run_id)
         try:
             await plan(
-                db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policy=weights,
-                progress=progress,
+                db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policies=policies,
+                is_for_all=policy is not None, progress=progress,
             )  # fmt: skip
         except Exception as error:
             await _failed(db, run_id=run_id, error=error)

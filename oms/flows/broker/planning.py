@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime, time
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -14,7 +15,6 @@ from brokering import (
     Location,
     Order,
     Plan,
-    Policy,
     Problem,
     Protected,
     Stock,
@@ -22,16 +22,20 @@ from brokering import (
     broker,
     nearest,
 )
+from brokering.policies import Subject, Version, hints, policy_for
 from oms import record
 from oms.db import Database, Sql
 from oms.domain import places
-from oms.errors import BadInput, NotFound
+from oms.domain.acceptance import Asked, shares
+from oms.domain.promise import Hours, ships_on
 
 sql = Sql("broker")
 
 ORDERS_MAX = 200_000
 DECISIONS_AT_ONCE = 2000
 COMPARED_ORDERS_MAX = 60_000
+NEVER_DAYS = 99
+"""When a location that never works sends something."""
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -43,15 +47,35 @@ class Address(msgspec.Struct, frozen=True):
     country: str
 
 
+class Site(msgspec.Struct, frozen=True):
+    """A location with what its day still has room for, and when it works."""
+
+    location_id: int
+    kind: str
+    lat: float | None
+    lon: float | None
+    capacity_orders: int | None
+    capacity_items: int | None
+    capacity_cents: int | None
+    package_cents: int
+    line_cents: int
+    time_zone: str
+    work_days: str
+    cut_off: time | None
+    handling_days: int
+    holidays: list[date]
+
+
 open_orders = sql.rows("open_orders", Order)
 open_lines = sql.rows("open_lines", Line)
-locations = sql.rows("locations", Location)
+locations = sql.rows("locations", Site)
 stock_of = sql.rows("stock_of", Stock)
 pool_members = sql.rows("pool_members", tuple)
 reserved_of = sql.rows("reserved_of", Protected)
 barred = sql.rows("barred", Barred)
 addresses_of = sql.rows("addresses_of", Address)
-policy_body = sql.maybe("policy_body", dict)
+subjects_of = sql.rows("subjects_of", Subject)
+asked_of = sql.rows("asked_of", Asked)
 keep_decisions = sql.run("keep_decisions")
 planned = sql.maybe("planned", UUID)
 
@@ -64,11 +88,12 @@ async def plan(
     seed: int,
     now: datetime,
     dry_run: bool,
-    policy: Policy,
+    policies: list[Version],
+    is_for_all: bool,
     progress: Progress | None,
 ) -> None:
     """Reads what is open, plans it, audits the plan and keeps it as decisions."""
-    problem = await read_problem(db, run_id=run_id, now=now, policy=policy)
+    problem, told = await read_problem(db, run_id=run_id, now=now, policies=policies, is_for_all=is_for_all)
 
     def tell(phase: str, at: int, of: int) -> None:
         if progress:
@@ -78,6 +103,7 @@ async def plan(
     faults = await asyncio.to_thread(audit, problem, found)
     assert not faults, f"the plan breaks the law: {faults[:5]}"
     summary = await asyncio.to_thread(summarize, problem, found)
+    summary["hints"] = told
     versions = {n.line_id: n for n in problem.lines}
     by_order: dict[str, list[dict[str, Any]]] = {o.order_id: [] for o in problem.orders}
     for a in found.assignments:
@@ -110,25 +136,14 @@ def _somewhere(order: Order) -> record.Trouble:
     )  # fmt: skip
 
 
-async def read_policy(db: Database, *, code: str | None) -> Policy:
-    """The weights of a policy that is kept; those it does not name are the engine's. Raises NotFound, BadInput."""
-    if code is None:
-        return Policy()
-    async with db.connection() as tx:
-        body = await policy_body(tx, code=code)
-    if body is None:
-        raise NotFound(f"There is no policy {code!r}.")
-    try:
-        unknown = sorted(body.keys() - set(Policy.__struct_fields__))
-        if unknown:
-            raise BadInput(f"policy {code}: {unknown[0]} is no weight; {', '.join(Policy.__struct_fields__)} are")
-        return msgspec.convert(body, Policy)
-    except msgspec.ValidationError as error:
-        raise BadInput(f"policy {code}: {error}") from error
+async def read_problem(
+    db: Database, *, run_id: UUID, now: datetime, policies: list[Version], is_for_all: bool = False
+) -> tuple[Problem, list[str]]:
+    """Everything that is open and may be brokered, with stock, capacity and what must not be broken; and hints.
 
-
-async def read_problem(db: Database, *, run_id: UUID, now: datetime, policy: Policy) -> Problem:
-    """Everything that is open and may be brokered, with stock, capacity and what must not be broken."""
+    Each order is planned by the first of the policies whose scope it is in (by the only one, where that `is_for_all`),
+    by the engine's own weights where there is none. How often a location rejects is learned from 90 days.
+    """
     async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
         orders = await open_orders(tx, run_id=run_id, limit=ORDERS_MAX)
         ids = [o.order_id for o in orders]
@@ -141,9 +156,13 @@ async def read_problem(db: Database, *, run_id: UUID, now: datetime, policy: Pol
         stock = await stock_of(tx, skus=skus)
         reserved = await reserved_of(tx, skus=skus)
         members: dict[int, tuple[int, ...]] = {}
-        for pool_id, location_id in await pool_members(tx):
+        codes: dict[int, str] = {}
+        for pool_id, location_id, code in await pool_members(tx):
             members[pool_id] = (*members.get(pool_id, ()), location_id)
+            codes[pool_id] = code
         not_again = await barred(tx, now=now, orders=ids)
+        subjects = await subjects_of(tx, orders=ids) if policies else []
+        rejected = shares(await asked_of(tx, skus=skus, now=now))
     inside: dict[tuple[int, int], int] = {}
     for n in lines:
         inside[n.sku_id, n.pool_id] = inside.get((n.sku_id, n.pool_id), 0) + n.quantity
@@ -153,16 +172,40 @@ async def read_problem(db: Database, *, run_id: UUID, now: datetime, policy: Pol
         if r.quantity > inside.get((r.sku_id, r.pool_id), 0)
     ]
     with_lines = {n.order_id for n in lines}
-    return Problem(
-        [located(o, addresses.get(o.order_id)) for o in orders if o.order_id in with_lines],
+    policy_of = {s.order_id: 0 if is_for_all else policy_for(policies, s) for s in subjects}
+    groups: dict[int, tuple[str, ...]] = {}
+    for pool_id, here in members.items():
+        for location_id in here:
+            groups[location_id] = (*groups.get(location_id, ()), codes[pool_id])
+    problem = Problem(
+        [
+            msgspec.structs.replace(located(o, addresses.get(o.order_id)), policy=policy_of.get(o.order_id))
+            for o in orders if o.order_id in with_lines
+        ],
         lines,
-        sites,
-        stock,
+        [_location(s, groups.get(s.location_id, ()), rejected.places.get(s.location_id, rejected.mean), now=now) for s in sites],
+        [
+            msgspec.structs.replace(n, reject_share=rejected.of_sku[n.sku_id, n.location_id])
+            if (n.sku_id, n.location_id) in rejected.of_sku else n
+            for n in stock
+        ],
         members,
         protected,
         not_again,
-        policy,
-    )
+        policies=tuple(p.body.costs() for p in policies),
+    )  # fmt: skip
+    return problem, [] if is_for_all else hints(policies, subjects)
+
+
+def _location(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:
+    """A location as the engine takes it: when what is asked now leaves, by its calendar and cut-off."""
+    leaves = ships_on(Hours(site.time_zone, site.work_days, site.cut_off, site.handling_days, 0, site.holidays), now)
+    today = now.astimezone(ZoneInfo(site.time_zone)).date()
+    return Location(
+        site.location_id, site.kind, site.lat, site.lon, site.capacity_orders, site.capacity_items, site.capacity_cents,
+        site.package_cents, site.line_cents, rejected,
+        leave_days=((leaves - today).days if leaves is not None else NEVER_DAYS,), groups=groups,
+    )  # fmt: skip
 
 
 def located(order: Order, address: Address | None) -> Order:

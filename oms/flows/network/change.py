@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from brokering.policies import read_body
 from oms import ledger
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
@@ -134,6 +135,12 @@ async def load(
             refused += [
                 RefusedRow(row.row, *fault) for row in given for fault in network.faults_of_rule(after[row.key])
             ]
+        if kind == "policies":
+            refused += [
+                RefusedRow(row.row, "body", fault)
+                for row in given
+                if (fault := fault_of_policy(after[row.key]["body"]))
+            ]
         if refused:
             return Loaded(kind, 0, 0, 0, refused)
         changed = {key: body for key, body in after.items() if before.get(key) != body}
@@ -154,6 +161,15 @@ async def load(
             for name in ("project", "parked"):
                 await cache.wake(name)
     return Loaded(kind, created, len(changed) - created, len(given) - len(changed))
+
+
+def fault_of_policy(body: dict[str, Any]) -> str | None:
+    """What is wrong with a policy, or None."""
+    try:
+        read_body(body)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 async def read(tx: Connection, kind: Kind, *, keys: Sequence[Given]) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -232,6 +248,8 @@ async def write(tx: Connection, kind: str, changed: dict[tuple[str, ...], dict[s
     rows = [changed[key] for key in sorted(changed)]
     if kind == "rules":
         rows = [row | {"made_by": who, "state": "waiting" if network.is_large(row) else "live"} for row in rows]
+    elif kind == "policies":
+        rows = [row | {"made_by": who} for row in rows]
     if kind != "kits":
         await WRITE[kind](tx, rows=rows)
     if kind == "pools":

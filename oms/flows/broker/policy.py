@@ -1,0 +1,192 @@
+"""Policies are drafted by one person, approved by another, in force from a moment, and rolled back."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from brokering.policies import Subject, Version, policy_for, ranked, read_body, sentences
+from oms.db import Connection, Database, Sql
+from oms.errors import BadInput, Conflict, NotFound
+from oms.record import Step, Trouble, keep, raise_exceptions, settle_exceptions
+
+sql = Sql("policy")
+
+VERSIONS_MAX = 200
+WAITING_AT_ONCE = 5_000
+
+
+class VersionView(msgspec.Struct, frozen=True):
+    """A version of a policy, with what it says in sentences."""
+
+    version: int
+    state: str
+    body: dict[str, Any]
+    made_by: str
+    made_at: datetime
+    note: str | None
+    from_at: datetime | None
+    approved_by: str | None
+    approved_at: datetime | None
+    is_in_force: bool
+    sentences: list[str] = []
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    order_id: str
+    channel: str
+    method: str
+    priority: int
+    promise_days: int | None
+    value_cents: int
+    lines: list[str]
+    days: int
+
+
+class GivenUp(msgspec.Struct, frozen=True):
+    """Lines of an order that stayed open longer than its policy lets them."""
+
+    order_id: UUID
+    lines: list[str]
+    why: str
+
+
+class _Newest(msgspec.Struct, frozen=True):
+    policy_id: int
+    version: int
+    state: str
+    body: dict[str, Any]
+    made_by: str
+    note: str | None
+    from_at: datetime | None
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    code: str
+    version: int
+    body: dict[str, Any]
+
+
+versions_of = sql.rows("versions_of", VersionView)
+take_newest = sql.maybe("take_newest", _Newest)
+ask_for = sql.run("ask_for")
+answer = sql.run("answer")
+copy_version = sql.maybe("copy_version", int)
+policies_in_force = sql.rows("policies_in_force", _Kept)
+newest_version = sql.maybe("newest_version", _Kept)
+waiting_orders = sql.rows("waiting_orders", _Waiting)
+knows_policy = sql.one("knows_policy", bool)
+
+
+async def versions(db: Database, *, code: str, now: datetime) -> list[VersionView]:
+    """The versions of a policy, newest first, each in sentences. Raises NotFound."""
+    async with db.connection() as tx:
+        found = await versions_of(tx, code=code, now=now, limit=VERSIONS_MAX)
+    if not found:
+        raise NotFound(f"There is no policy {code!r}.")
+    return [msgspec.structs.replace(v, sentences=sentences(read_body(v.body))) for v in found]
+
+
+async def ask(db: Database, *, code: str, from_at: datetime | None, note: str | None, who: str, now: datetime) -> int:
+    """The newest draft waits for another person's approval; gives its version. Raises NotFound, Conflict, BadInput."""
+    async with db.transaction() as tx:
+        newest = await _newest(tx, code)
+        if newest.state not in ("draft", "refused"):
+            raise Conflict(f"version {newest.version} of policy {code!r} is {newest.state}; change it to have a draft")
+        _checked(code, newest.body)
+        await ask_for(
+            tx, policy_id=newest.policy_id, version=newest.version, note=note, from_at=max(from_at or now, now)
+        )
+        await keep(tx, who=who, steps=[Step("policy", code, "asked", note, {"version": newest.version})])
+        trouble = Trouble(
+            kind="policy_waiting", subject=code, owner="approver", payload={"policy": code, "version": newest.version},
+            detail=f"Version {newest.version} of policy {code} by {newest.made_by} waits for another person: "
+            + " ".join(sentences(read_body(newest.body))),
+        )  # fmt: skip
+        await raise_exceptions(tx, [trouble])
+    return newest.version
+
+
+async def decide(db: Database, *, code: str, is_agreed: bool, who: str) -> int:
+    """Another person than who made it approves the version that waits, or refuses it. Raises NotFound, Conflict."""
+    async with db.transaction() as tx:
+        newest = await _newest(tx, code)
+        if newest.state != "asked":
+            raise Conflict(f"version {newest.version} of policy {code!r} is {newest.state}: nothing waits")
+        if not await answer(tx, policy_id=newest.policy_id, version=newest.version, is_agreed=is_agreed, who=who):
+            raise Conflict(f"version {newest.version} of policy {code!r} is yours: another person approves it")
+        step = "approved" if is_agreed else "refused"
+        await keep(tx, who=who, steps=[Step("policy", code, step, detail={"version": newest.version})])
+        await settle_exceptions(tx, who=who, resolution=f"{step.capitalize()} by {who}.", of=[("policy_waiting", code)])
+    return newest.version
+
+
+async def roll_back(db: Database, *, code: str, version: int, note: str | None, who: str, now: datetime) -> int:
+    """What an approved version said waits for approval again, as a new version; gives its number."""
+    async with db.transaction() as tx:
+        newest = await _newest(tx, code)
+        if newest.state == "asked":
+            raise Conflict(f"version {newest.version} of policy {code!r} waits for approval: decide that first")
+        made = await copy_version(tx, code=code, version=version, who=who, note=note)
+        if made is None:
+            raise NotFound(f"policy {code!r} has no approved version {version}")
+        await keep(tx, who=who, steps=[Step("policy", code, "rolled back", note, {"version": made, "to": version})])
+    return await ask(db, code=code, from_at=None, note=note or f"back to version {version}", who=who, now=now)
+
+
+async def in_force(tx: Connection, *, code: str | None, now: datetime, drafts: bool) -> list[Version]:
+    """The policies by which orders are brokered, in the order in which they are matched.
+
+    All that are in force; or the one of `code`, with `drafts` its newest version, approved or not. Raises NotFound,
+    Conflict where it has no approved version yet, BadInput where a kept one cannot be read.
+    """
+    if code is None:
+        found = await policies_in_force(tx, code=None, now=now)
+    else:
+        newest = await newest_version(tx, code=code) if drafts else None
+        found = [newest] if newest is not None else await policies_in_force(tx, code=code, now=now)
+        if not found:
+            if await knows_policy(tx, code=code):
+                raise Conflict(f"policy {code!r} has no approved version yet: a dry run may try it, a run may not")
+            raise NotFound(f"There is no policy {code!r}.")
+    return ranked(Version(p.code, p.version, _checked(p.code, p.body)) for p in found)
+
+
+def _checked(code: str, body: dict[str, Any]) -> Any:
+    try:
+        return read_body(body)
+    except ValueError as error:
+        raise BadInput(f"policy {code}: {error}") from error
+
+
+async def _newest(tx: Connection, code: str) -> _Newest:
+    found = await take_newest(tx, code=code)
+    if found is None:
+        raise NotFound(f"There is no policy {code!r}.")
+    return found
+
+
+async def too_late(db: Database, *, now: datetime) -> list[GivenUp]:
+    """Open lines that waited as long as the policy of their order lets them: they are to be cancelled."""
+    async with db.connection() as tx:
+        policies = await in_force(tx, code=None, now=now, drafts=False)
+        days = [p.body.cancel_after_days for p in policies if p.body.cancel_after_days is not None]
+        if not days:
+            return []
+        found: list[GivenUp] = []
+        after = UUID(int=0)
+        while True:
+            page = await waiting_orders(
+                tx, now=now, before=now - timedelta(days=min(days)), after=after, limit=WAITING_AT_ONCE
+            )
+            for o in page:
+                subject = Subject(o.order_id, o.channel, o.method, o.priority, o.promise_days, o.value_cents)
+                place = policy_for(policies, subject)
+                limit = None if place is None else policies[place].body.cancel_after_days
+                if place is not None and limit is not None and o.days >= limit:
+                    why = f"open for {limit} days: policy {policies[place].code}"
+                    found.append(GivenUp(UUID(o.order_id), o.lines, why))
+            if len(page) < WAITING_AT_ONCE:
+                return found
+            after = UUID(page[-1].order_id)
