@@ -9,6 +9,7 @@ plan.cost, plan.bound, plan.unfilled           # what it costs, what nothing can
 from brokering.audit import RULES, audit
 from brokering.baselines import nearest, one_at_a_time
 from brokering.engine import broker
+from brokering.online import Online
 from brokering.problem import (
     Assignment,
     Barred,
@@ -41,6 +42,7 @@ __all__ = [
     "Limit",
     "Line",
     "Location",
+    "Online",
     "Order",
     "Plan",
     "Policy",

@@ -142,7 +142,8 @@ class Policy(msgspec.Struct, frozen=True):
     waited_share more for each day that it has waited. unknown_distance: what a place or an address without coordinates
     is taken for: as far as the farthest zone, or left out. wait_cents: per unit and day until incoming stock is there.
     weights: what a term is multiplied by, by its name, 1 where it is not named. units_split: the units of a line may go
-    from several locations, at most PARTS_MAX parts, each part handled as a line.
+    from several locations, at most PARTS_MAX parts, each part handled as a line. overtaking, of the problem's own
+    policy: a lower class may take what a higher one leaves where the sum is less; priority is then a price alone.
     """
 
     tariff: Tariff = Tariff()
@@ -155,6 +156,7 @@ class Policy(msgspec.Struct, frozen=True):
     unknown_distance: Literal["farthest", "exclude"] = "farthest"
     wait_cents: int = 0
     units_split: bool = False
+    overtaking: bool = False
     weights: Mapping[str, float] = {}
     limits: tuple[Limit, ...] = ()
 
