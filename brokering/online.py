@@ -161,12 +161,14 @@ class Online:
 
     def _taken(self, first: int, position: Ints, at: Ints, complete: bool) -> list[Assignment]:
         """Takes stock and work item by item; what two items of the order cannot both have stays."""
-        m, found, packages = self.m, [], set()
+        m = self.m
+        found: list[tuple[int, int, int]] = []
+        packages: set[int] = set()
         for i, k in enumerate(position.tolist()):
             if k < 0:
                 continue
             place, lines = int(at[k]), range(m.item_first[first + i], m.item_first[first + i + 1])
-            cells = [int(m.cell_of(m.line_sku[n], place)) for n in lines]
+            cells = [int(m.cell_of(m.line_sku[n], np.int64(place))) for n in lines]
             units = [int(m.line_quantity[n]) for n in lines]
             work = (place not in packages, int(m.item_units[first + i]), int(m.item_cents[first + i]))
             fits = all(self.room[c] >= u for c, u in zip(cells, units, strict=True)) and bool(

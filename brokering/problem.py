@@ -209,7 +209,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """What an order would have cost from one location: cents by term, how many of its lines it had, why it fell out.
 
     `not_here` among the cents is what leaving the lines that it had not would cost. Without `distance_known` it was taken
-    for as far as the farthest zone.
+    for as far as the farthest zone. `stock_price_cents` and `work_price_cents` are what the units and the capacity that it
+    would use are worth to other orders.
     """
 
     location_id: int
@@ -217,6 +218,19 @@ class Candidate(msgspec.Struct, frozen=True):
     cents: dict[str, int]
     fell_out: str | None
     distance_known: bool = True
+    stock_price_cents: int = 0
+    work_price_cents: int = 0
+
+
+class Flip(msgspec.Struct, frozen=True):
+    """The smallest change that would have an order go from a location that it does not go from.
+
+    `by` cost: `cents` less there. By stock or capacity: enough of it there, which would save `cents`.
+    """
+
+    location_id: int
+    by: Literal["cost", "stock", "capacity"]
+    cents: int
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -226,6 +240,7 @@ class Decision(msgspec.Struct, frozen=True):
     cents: dict[str, int]
     candidates: list[Candidate]
     fell_out: dict[str, int]
+    flip: Flip | None = None
 
 
 class CellPrice(msgspec.Struct, frozen=True):
