@@ -23,6 +23,7 @@ BENCHMARKS = {
     "memory": "500,000 skus for 12 channels, projected in Redis",
     "movements": "sales by the API, settled by group commit, beside carts",
     "nearby": "the closest of 2,000 locations that have a sku, beside a bare round trip",
+    "online": "a day of orders decided one by one, beside a joint plan that knew the whole day",
     "push": "what channels may sell, computed and told, beside a bare upsert and bare posting",
     "reserve": "carts reserved over HTTP, beside a constant answer and the usual way of a transaction each",
     "start": "`oms --help` beside a bare Python, and `oms demo --once`",

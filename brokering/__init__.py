@@ -9,12 +9,14 @@ plan.cost, plan.bound, plan.unfilled           # what it costs, what nothing can
 from brokering.audit import RULES, audit
 from brokering.baselines import nearest, one_at_a_time
 from brokering.engine import broker
+from brokering.online import Online
 from brokering.problem import (
     Assignment,
     Barred,
     Candidate,
     CellPrice,
     Decision,
+    Flip,
     Limit,
     Line,
     Location,
@@ -38,9 +40,11 @@ __all__ = [
     "Candidate",
     "CellPrice",
     "Decision",
+    "Flip",
     "Limit",
     "Line",
     "Location",
+    "Online",
     "Order",
     "Plan",
     "Policy",

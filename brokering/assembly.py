@@ -45,8 +45,10 @@ def shadow(m: Matrix, price: Prices) -> Shadow:
     return Shadow(
         [CellPrice(*row) for row in zip(*rows, strict=True)],
         [
-            WorkPrice(int(m.location_ids[n]), *np.round(price.work[n], 6).tolist(),
-                      None if m.place_slot[n] < 0 else int(m.place_slot[n]))
+            WorkPrice(
+                int(m.location_ids[n]), float(price.work[n, 0]), float(price.work[n, 1]), float(price.work[n, 2]),
+                None if m.place_slot[n] < 0 else int(m.place_slot[n]),
+            )
             for n in places.tolist()
         ],
     )  # fmt: skip

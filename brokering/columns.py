@@ -10,13 +10,15 @@ from brokering.rounds import State, within
 from brokering.subsets import several
 
 ITEMS_SEVERAL_MAX = 6
-PLANS_AT_ONCE = 400_000
-SECONDS_MIN = 0.1
+PLANS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of one group: order by its place in the group, positions [n,L], cents, what it leaves, the plan of now."""
+    """Columns of one group: order by its place in the group, positions [n,L], cents, what it leaves, the plan of now.
+
+    `regret` is how much dearer than the order's best plan it is at prices, 0 for the plan of now.
+    """
 
     group: Group
     b: Ints
@@ -24,6 +26,7 @@ class Columns:
     cents: Floats
     left: Floats
     mine: Bools
+    regret: Floats
 
 
 def columns(
@@ -39,8 +42,9 @@ def columns(
         package, cost = within(m, state, g, package, cost)
     bs: list[Ints] = []
     positions: list[Ints] = []
+    regrets: list[Floats] = []
     held = 0
-    step = max(1, PLANS_AT_ONCE // (most * most * 3**g.items * g.items)) if g.items <= ITEMS_SEVERAL_MAX else 10**6
+    step = max(1, PLANS_AT_ONCE // (most * most * 2**g.items)) if g.items <= ITEMS_SEVERAL_MAX else 10**6
     for start in range(0, len(g.orders), step):
         cut = slice(start, start + step)
         if g.items <= ITEMS_SEVERAL_MAX:
@@ -50,10 +54,11 @@ def columns(
             near = (value < INF / 2) & (value <= value.min(1, keepdims=True) + within_cents)
         else:
             part = g.some(np.arange(len(g.orders))[cut])
-            value, plan = solve_group(part, package[cut], cost[cut])
-            plans, near = plan[:, None], np.ones((len(value), 1), bool)
+            worth, plan = solve_group(part, package[cut], cost[cut])
+            value, plans, near = worth[:, None], plan[:, None], np.ones((len(worth), 1), bool)
         b, nth = np.nonzero(near)
         bs.append(b + start)
+        regrets.append((value - value.min(1, keepdims=True))[b, nth])
         positions.append(plans[b, nth].astype(np.int64))
     if incumbent is not None:
         mine = incumbent[g.ids(m)]
@@ -63,6 +68,10 @@ def columns(
         held = int(known.sum())
         bs.insert(0, np.flatnonzero(known))
         positions.insert(0, position[known])
+        regrets.insert(0, np.zeros(held, np.float32))
+        bs.append(np.arange(len(g.orders)))  # nothing at all is always possible
+        positions.append(np.full((len(g.orders), g.items), -1, np.int64))
+        regrets.append(np.full(len(g.orders), INF))
     b, position = np.concatenate(bs), np.concatenate(positions)
     # the same plan once
     key = np.zeros(len(b), np.int64)
@@ -70,9 +79,9 @@ def columns(
         key = key * 1_000_003 + position[:, i] + 2
     _, first = np.unique(np.stack([b, key]), axis=1, return_index=True)
     first.sort()
-    b, position = b[first], position[first]
+    b, position, regret = b[first], position[first], np.concatenate(regrets)[first]
     cents, left = _cents(m, g, b, position, g.package, g.cost)
-    return Columns(g, b, position, cents, left, first < held)
+    return Columns(g, b, position, cents, left, first < held, regret)
 
 
 def _cents(m: Matrix, g: Group, b: Ints, position: Ints, package: Floats, cost: Floats) -> tuple[Floats, Floats]:
@@ -106,45 +115,3 @@ def usage(m: Matrix, c: Columns) -> tuple[Ints, Ints, Ints]:
     n, at = packages_of(m, wide, c.position)
     who, what = np.concatenate([*whos, n]), np.concatenate([*whats, cells + at])
     return who, what, np.concatenate([*amounts, np.ones(len(n), np.int64)])
-
-
-def choose(
-    cents: Floats, owner: Ints, mine: Bools, uses: tuple[Ints, Ints, Ints], room: Floats, *, solver: str, seconds: float
-) -> Bools:
-    """One column per owner at the least sum of cents, within `room` by resource.
-
-    `mine` marks the columns of the plan of now, one of each owner: they are the answer where time is too short.
-    """
-    from ortools.linear_solver.python import model_builder_helper as helper
-
-    who, what, much = uses
-    binds = np.bincount(what, much, len(room))[what] > room[what]
-    pairs, at = np.unique(what[binds] * len(cents) + who[binds], return_inverse=True)
-    amount = np.bincount(at, much[binds], len(pairs))
-    resources, row = np.unique(pairs // len(cents), return_inverse=True)
-    owners, owner_at = np.unique(owner, return_inverse=True)
-    model = helper.ModelBuilderHelper()
-    for j, c in enumerate(cents.tolist()):
-        model.add_var()
-        model.set_var_lower_bound(j, 0.0)
-        model.set_var_upper_bound(j, 1.0)
-        model.set_var_objective_coefficient(j, c)
-        model.set_var_integrality(j, True)
-    limits = [(1.0, 1.0)] * len(owners) + [(-np.inf, limit) for limit in room[resources].tolist()]
-    for r, (least, most) in enumerate(limits):
-        model.add_linear_constraint()
-        model.set_constraint_lower_bound(r, least)
-        model.set_constraint_upper_bound(r, most)
-    for j, r in enumerate(owner_at.tolist()):
-        model.add_term_to_constraint(r, j, 1.0)
-    for j, r, q in zip((pairs % len(cents)).tolist(), (row + len(owners)).tolist(), amount.tolist(), strict=True):
-        model.add_term_to_constraint(r, j, q)
-    run = helper.ModelSolverHelper(solver)
-    if solver == "highs":
-        run.set_solver_specific_parameters("output_flag=false")  # it would print its name
-    run.set_time_limit_in_seconds(max(SECONDS_MIN, seconds))
-    run.solve(model)
-    if not run.has_solution():
-        return mine
-    chosen: Bools = np.asarray(run.variable_values()) > 0.5
-    return chosen if cents[chosen].sum() < cents[mine].sum() else mine

@@ -2,23 +2,33 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from brokering.assembly import as_plan
+from brokering.assembly import as_plan, warm_prices
 from brokering.evaluate import order_cents
+from brokering.executors import Here, Processes
 from brokering.flow import replan_single_units, single_units
 from brokering.improve import improve
-from brokering.matrix import Ints, Matrix
+from brokering.matrix import Floats, Ints, Matrix
+from brokering.near import Near
 from brokering.numbering import compile_problem
 from brokering.overtaking import give_way
-from brokering.prices import CANDIDATES, Group, Prices, ascend, bound, candidates, contested
-from brokering.problem import Plan, Problem
+from brokering.prices import Prices, ascend, contested, given_away
+from brokering.problem import Plan, Problem, Shadow
 from brokering.protect import kept_at_least, room_beside
 from brokering.rounds import State, fill
+from brokering.tasks import Executor, Task, added, packed, shards_of
 
 STEPS_MAX = 90
 PIECES_MAX = 60
+PROCESSES = 2
+ORDERS_ALONE_MAX = 3000
+"""Up to so many orders a second process costs more time than it saves."""
+SHARD_ORDERS = 125_000
+FIRST_CENTS, AGAIN_CENTS, WARM_CENTS = 200.0, 200.0, 40.0
+"""Of the first price step: from nothing, with candidates chosen again, from prices of a run before."""
 PRICES_SHARE = 0.4
 PIECES_SHARE = 0.9
 Progress = Callable[[str, int, int], None]
@@ -34,13 +44,31 @@ def broker(
     pieces_max: int = PIECES_MAX,
     explain: bool = True,
     progress: Progress | None = None,
+    warm: Shadow | None = None,
+    processes: int | None = None,
+    executor: Executor | None = None,
 ) -> Plan:
     """A legal plan for all lines, better with more time, with a bound that no plan can beat.
 
     Deterministic by `seed` (which orders are asked first where all else is equal) when `seconds` is not what ends it:
-    limit `steps_max` and `pieces_max` instead. `progress` is told (phase, done, total), from the calling thread.
-    Raises ValueError for a problem that contradicts itself.
+    limit `steps_max` and `pieces_max` instead; the number of `processes` (None: one or two, by size) does not matter.
+    `warm` are the prices of a run before (`plan.prices`). `executor` does the tasks elsewhere. `progress` is told
+    (phase, done, total), from the calling thread. Raises ValueError for a problem that contradicts itself.
     """
+    count = processes or (1 if len(problem.orders) <= ORDERS_ALONE_MAX else PROCESSES)
+    if executor is not None:
+        return _brokered(problem, executor, seconds, seed, steps_max, pieces_max, explain, progress, warm)
+    own = Here() if count == 1 else Processes(count)
+    try:
+        return _brokered(problem, own, seconds, seed, steps_max, pieces_max, explain, progress, warm)
+    finally:
+        own.close()
+
+
+def _brokered(
+    problem: Problem, executor: Executor, seconds: float, seed: int, steps_max: int, pieces_max: int, explain: bool,
+    progress: Progress | None, warm: Shadow | None,
+) -> Plan:  # fmt: skip
     began = time.monotonic()
     phases: dict[str, float] = {}
 
@@ -55,22 +83,24 @@ def broker(
     m = compile_problem(problem)
     everyone = np.random.default_rng(seed).permutation(m.orders)
     done("read")
-    price, groups = _prices(m, everyone, steps=steps_max, stop=lambda: remaining(PRICES_SHARE) <= 0)
+    run = Run(m, everyone, executor)
+    price = run.priced(warm, steps=steps_max, stop=lambda: remaining(PRICES_SHARE) <= 0)
     room = room_beside(m, problem, price.by_cell())
     done("prices")
-    lower = bound(m, everyone, price, kept_at_least(m, problem, price.by_cell()))
+    lower = sum(run.of_shards("bound", price)) + kept_at_least(m, problem, price.by_cell()) - given_away(m, price)
     done("bound")
     state = State(m, room)
     classes = sorted(set(m.priority.tolist()), reverse=True)
     mine = m.priority[everyone]
     for p in classes:
-        fill(m, state, everyone[mine == p], price, [_of_class(m, g, p) for g in groups])
+        fill(m, state, everyone[mine == p], price)
     singles = single_units(m, everyone)
     _flow(m, state, singles, price)
     done("rounds")
-    if remaining(PIECES_SHARE) > 0 and pieces_max > 0:
+    if remaining(PIECES_SHARE) > 0 and pieces_max > 0 and m.orders:
+        near = Near(m, price, run.of_shards("near", price))
         improve(
-            m, state, everyone, groups, price, most=pieces_max, remaining=lambda: remaining(PIECES_SHARE),
+            m, state, everyone, near, price, run.pieces, most=pieces_max, remaining=lambda: remaining(PIECES_SHARE),
             between=lambda: _flow(m, state, singles, price),
             tell=lambda n: progress("pieces", n, pieces_max) if progress else None,
         )  # fmt: skip
@@ -81,18 +111,55 @@ def broker(
     return plan
 
 
-def _prices(m: Matrix, orders: Ints, *, steps: int, stop: Callable[[], bool]) -> tuple[Prices, list[Group]]:
-    """Prices over the cheapest candidates, then over candidates chosen again at those prices."""
-    price, groups = contested(m, candidates(m, orders))
-    price = ascend(m, groups, price, steps=steps, stop=stop)
-    if m.places > CANDIDATES and not stop():
-        price, groups = contested(m, candidates(m, orders, price), price)
-        price = ascend(m, groups, price, steps=steps // 3, stop=stop)
-    return price, groups
+class Run:
+    """The tasks of one run: what its orders are, by shard, and which generation their candidates are of."""
 
+    def __init__(self, m: Matrix, orders: Ints, executor: Executor) -> None:
+        self._m, self._executor, self._generation = m, executor, 0
+        shards = shards_of(orders, SHARD_ORDERS)
+        self._shards = len(shards)
+        executor.share("matrix", packed(m))
+        for n, shard in enumerate(shards):
+            executor.share(f"orders-{n}", {"orders": shard})
 
-def _of_class(m: Matrix, g: Group, priority: int) -> Group:
-    return g.some(np.flatnonzero(m.priority[g.orders] == priority))
+    def of_shards(self, kind: str, price: Prices | None = None) -> list[Any]:
+        """The results of one kind of task for every shard."""
+        given = {} if price is None else {"stock": price.stock, "work": price.work}
+        return self._executor.run([Task(kind, n, self._generation, given) for n in range(self._shards)])
+
+    def pieces(self, given: list[dict[str, Any]]) -> list[Ints | None]:
+        """Pieces planned again."""
+        return self._executor.run([Task("piece", 0, self._generation, g) for g in given])
+
+    def priced(self, warm: Shadow | None, *, steps: int, stop: Callable[[], bool]) -> Prices:
+        """Prices over the cheapest candidates, then over candidates chosen again at those prices."""
+        by_cell, work = np.zeros(self._m.cells), np.zeros((self._m.places, 3))
+        if warm is not None:
+            by_cell, work = warm_prices(self._m, warm)
+            self._choose_again(contested(self._m, np.zeros(self._m.cells), by_cell, work))
+        price = self._rows(by_cell, work)
+        price = self._ascended(price, steps, stop, FIRST_CENTS if warm is None else WARM_CENTS)
+        if not stop():
+            self._choose_again(price)
+            price = self._rows(price.by_cell(), price.work)
+            price = self._ascended(price, steps // 3, stop, AGAIN_CENTS if warm is None else WARM_CENTS)
+        return price
+
+    def _choose_again(self, price: Prices) -> None:
+        self._generation += 1
+        self._executor.share(f"prices-{self._generation}", vars(price))
+
+    def _rows(self, by_cell: Floats, work: Floats) -> Prices:
+        wanted = sum(self.of_shards("wanted"), np.zeros(self._m.cells, np.int64))
+        price = contested(self._m, wanted, by_cell, work)
+        self._executor.share(f"rows-{self._generation}", {"row_of": price.row_of, "room": price.room})
+        return price
+
+    def _ascended(self, price: Prices, steps: int, stop: Callable[[], bool], first_cents: float) -> Prices:
+        def of(stock: Floats, work: Floats) -> tuple[float, Floats, Floats]:
+            return added(self.of_shards("step", Prices(stock, work, price.row_of, price.room)))
+
+        return ascend(self._m, price, of, steps=steps, stop=stop, first_cents=first_cents)
 
 
 def _flow(m: Matrix, state: State, singles: Ints, price: Prices) -> None:

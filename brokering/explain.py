@@ -6,7 +6,7 @@ from brokering.costs import eligible, line_terms, package_terms
 from brokering.evaluate import cost_by_term
 from brokering.matrix import INF, Bools, Floats, Ints, Matrix, lines_of_items, spans
 from brokering.prices import Prices
-from brokering.problem import Candidate, Decision, Problem, Unfilled
+from brokering.problem import Candidate, Decision, Flip, Problem, Unfilled
 from brokering.rounds import State
 
 CANDIDATES_KEPT = 5
@@ -25,7 +25,7 @@ def decisions(problem: Problem, m: Matrix, state: State, room: Ints, price: Pric
     while start < m.orders:
         most = lines_before[start] + max(1, CELLS_AT_ONCE // max(1, m.places))
         end = max(start + 1, int(np.searchsorted(lines_before, most, side="right")) - 1)
-        kept += _some(problem, m, state, room, np.arange(start, min(m.orders, end)))
+        kept += _some(problem, m, state, room, price, np.arange(start, min(m.orders, end)))
         start = end
     return _by_order(problem, m, kept)
 
@@ -41,12 +41,14 @@ def _by_order(problem: Problem, m: Matrix, kept: list[Decision]) -> list[Decisio
                 name: max(first.fell_out.get(name, 0), d.fell_out.get(name, 0))
                 for name in {**first.fell_out, **d.fell_out}
             }
-            d = Decision(d.order_id, cents, [*first.candidates, *d.candidates], fell)
+            d = Decision(d.order_id, cents, [*first.candidates, *d.candidates], fell, first.flip or d.flip)
         found[index] = d
     return [d for d in found if d is not None]
 
 
-def _some(problem: Problem, m: Matrix, state: State, room: Ints, orders: Ints) -> list[Decision]:
+def _some(
+    problem: Problem, m: Matrix, state: State, room: Ints, price: Prices | None, orders: Ints
+) -> list[Decision]:  # fmt: skip
     terms, _ = cost_by_term(m, state, orders)
     items = spans(m.order_first[orders], m.order_first[orders + 1])
     lines = spans(m.item_first[items], m.item_first[items + 1])
@@ -73,9 +75,21 @@ def _some(problem: Problem, m: Matrix, state: State, room: Ints, orders: Ints) -
     cents = {**package, **{name: per_order(np.where(had, v, 0)) for name, v in by_line.items()}}
     cents["not_here"] = per_order(np.where(had, 0, m.leave[lines][:, None]))
     total = np.where(count > 0, sum(cents.values(), np.zeros(())), INF)
+    by_cell, work = (np.zeros(m.cells), np.zeros((m.places, 3))) if price is None else (price.by_cell(), price.work)
+    stock_price = per_order(np.where(had, m.spread(m.line_sku[lines], by_cell) * need, 0))
+    value = m.line_cents_of_capacity[lines][:, None]
+    work_price = np.where(
+        count > 0, work[:, 0] + per_order(np.where(had, need * work[:, 1] + value * work[:, 2], 0)), 0
+    )
     goes = np.zeros(total.shape, bool)
     lines_gone, at = state.lines(orders)
     goes[m.item_order[m.line_item[lines_gone]] - orders[0], at] = True
+    took = np.zeros(len(orders))
+    in_order = m.item_order[m.line_item[lines_gone]] - orders[0]
+    units, worth_there = m.line_quantity[lines_gone], by_cell[m.cell_of(m.line_sku[lines_gone], at)]
+    np.add.at(took, in_order, units * (worth_there + work[at, 1]) + m.line_cents_of_capacity[lines_gone] * work[at, 2])
+    took += np.where(goes, work[:, 0], 0).sum(1)
+    own = sum(terms.values(), np.zeros(len(orders)))
     shown = _shown(total, goes)
     full = (m.capacity[:, 0] >= 1) & (state.capacity[:, 0] < 1)
     why = np.where(full[None], 2, np.where(any_gone > 0, 1, 0))
@@ -85,6 +99,10 @@ def _some(problem: Problem, m: Matrix, state: State, room: Ints, orders: Ints) -
     whys, known = why[rows, shown].tolist(), (~far[rows, shown]).tolist()
     worth = {name: np.rint(v[rows, shown]).astype(np.int64).tolist() for name, v in cents.items()}
     spent = {name: np.rint(v).astype(np.int64).tolist() for name, v in terms.items()}
+    flips = _flips(m, shown, goes[rows, shown], why[rows, shown], total[rows, shown], own,
+                   (total + stock_price + work_price)[rows, shown], own + took)  # fmt: skip
+    of_stock = np.rint(stock_price[rows, shown]).astype(np.int64).tolist()
+    of_work = np.rint(work_price[rows, shown]).astype(np.int64).tolist()
     out = {
         "not in pool": some_pool == 0, "rejected before or not its place": (some_pool > 0) & (some_allowed == 0),
         "no stock": (some_allowed > 0) & (count == 0), "no capacity": (count > 0) & (m.capacity[:, 0] < 1)[None],
@@ -98,13 +116,36 @@ def _some(problem: Problem, m: Matrix, state: State, room: Ints, orders: Ints) -
                 Candidate(
                     ids[b][k], counts[b][k], {name: v[b][k] for name, v in worth.items() if v[b][k]},
                     None if mine[b][k] else FELL_OUT[whys[b][k]], known[b][k],
+                    of_stock[b][k], of_work[b][k],
                 )
                 for k in range(shown.shape[1]) if counts[b][k]
             ],
             {name: v[b] for name, v in fell.items() if v[b]},
+            flips[b],
         )
         for b, order in enumerate(orders.tolist())
     ]  # fmt: skip
+
+
+def _flips(
+    m: Matrix, shown: Ints, mine: Bools, why: Ints, total: Floats, own: Floats, priced: Floats, own_priced: Floats
+) -> list[Flip | None]:  # fmt: skip
+    """Per order the shown candidate that lost by least: by cost at prices, or for want of stock or capacity."""
+    behind = np.where(why == 0, np.maximum(priced - own_priced[:, None], 0), 0)
+    saves = own[:, None] - total
+    # what others took is a change only where the order would be cheaper with it; the greatest saving first
+    rank = np.where(why == 0, behind, np.where(saves > 0, -saves, INF))
+    rank = np.where(mine | (total >= INF / 2), INF, rank)
+    best = rank.argmin(1)
+    found: list[Flip | None] = []
+    for b, k in enumerate(best.tolist()):
+        if rank[b, k] >= INF / 2:
+            found.append(None)
+            continue
+        by = ("cost", "stock", "capacity")[int(why[b, k])]
+        cents = behind[b, k] if by == "cost" else saves[b, k]
+        found.append(Flip(int(m.location_ids[shown[b, k]]), by, round(float(cents)) + (by == "cost")))  # type: ignore[arg-type]
+    return found
 
 
 def _shown(total: Floats, goes: Bools) -> Ints:

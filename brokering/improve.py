@@ -1,4 +1,4 @@
-"""Improvement: the orders that touch what is lost against the bound are planned again together, as a choice of columns.
+"""Improvement: the orders that touch what is lost against the bound are planned again together, piece by piece.
 
 What a plan costs more than the bound is, exactly, the sum of what orders regret at prices, plus stock left over at its
 price, plus work left over at its price. So the pieces grow around those losses.
@@ -6,52 +6,23 @@ price, plus work left over at its price. So the pieces grow around those losses.
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from brokering.columns import Columns, choose, columns, usage
 from brokering.evaluate import order_cents
-from brokering.matrix import Floats, Ints, Matrix
-from brokering.prices import Group, Prices, at_prices, candidates, solve_group, with_rows
+from brokering.matrix import Floats, Ints, Matrix, spans
+from brokering.near import Near
+from brokering.prices import Prices
 from brokering.rounds import State
 
-NEAR_CENTS = 150
-LOSS_CENTS = (40, 10, 2)
-PLANS = (6, 8, 12)
-SOLVERS = ("scip", "highs", "highs")
-WITHIN_CENTS = (300, 600, 900)
-PIECE_ORDERS = 8000
+LOSS_CENTS = (10, 5, 2)
+PIECE_ORDERS = (8000, 8000, 12_000)
 PIECE_SECONDS_MAX = 20.0
+AT_ONCE = 2
+"""Pieces planned side by side, however many processes there are: the plan does not depend on their number."""
 
-
-class Near:
-    """Which contested rows the good plans of each order touch, both ways."""
-
-    def __init__(self, m: Matrix, groups: list[Group], price: Prices) -> None:
-        self.value = np.zeros(m.orders)
-        pairs = []
-        size = len(price.stock) + m.places
-        for g in groups:
-            self.value[g.orders] = solve_group(g, *at_prices(m, g, price), want=False)[0]
-            c = columns(m, g, price, most=6, within_cents=NEAR_CENTS)
-            who, what, _ = usage(m, c)
-            cell = what < m.cells
-            row = np.zeros(len(what), np.int64)
-            row[cell] = price.row_of[what[cell]]
-            work = ~cell & (what < m.cells + m.places)
-            at = what[work] - m.cells
-            row[work] = np.where(price.work[at, 0] > 0, len(price.stock) + at, 0)
-            some = row > 0
-            pairs.append(np.unique(g.orders[c.b[who[some]]] * size + row[some]))
-        pair = np.concatenate(pairs) if pairs else np.zeros(0, np.int64)
-        self.rows_first, self.rows = _lists(pair // size, pair % size, m.orders)
-        back = np.argsort(pair % size, kind="stable")
-        self.orders_first, self.orders = _lists((pair % size)[back], (pair // size)[back], size)
-
-
-def _lists(key: Ints, value: Ints, size: int) -> tuple[Ints, Ints]:
-    by = np.argsort(key, kind="stable")
-    return np.searchsorted(key[by], np.arange(size + 1)), value[by]
+Planner = Callable[[list[dict[str, Any]]], list[Ints | None]]
 
 
 def losses(m: Matrix, state: State, orders: Ints, price: Prices, near: Near) -> tuple[Floats, Floats]:
@@ -115,76 +86,66 @@ def pieces(near: Near, orders: Ints, regret: Floats, lost: Floats, limit: float,
     return found
 
 
-def replan_piece(
-    m: Matrix, state: State, price: Prices, orders: Ints, *, level: int, lowest: int,
-    seconds: Callable[[], float],
-) -> bool:  # fmt: skip
-    """Plans these orders again at once over several plans each, everything else fixed; True where it costs less."""
-    other = state.copy()
-    other.release(orders)
-    made: list[Columns] = []
-    for g in candidates(m, orders, price, room=other.room, also=state.at):
-        c = columns(
-            m, with_rows(g, price), price, most=PLANS[level], within_cents=WITHIN_CENTS[level], state=other,
-            incumbent=state.at,
-        )  # fmt: skip
-        made.append(_not_leaving_more(m, c, state.at, lowest))
-    who, what, much, start = [], [], [], 0
-    for c in made:
-        n, resource, amount = usage(m, c)
-        who.append(n + start)
-        what.append(resource)
-        much.append(amount)
-        start += len(c.b)
-    cents = np.concatenate([c.cents for c in made])
-    owner = np.concatenate([c.group.orders[c.b] for c in made])
-    room = np.concatenate([other.room, other.capacity.T.ravel()])
-    mine = np.concatenate([c.mine for c in made])
-    uses = np.concatenate(who), np.concatenate(what), np.concatenate(much)
-    chosen = choose(cents, owner, mine, uses, room, solver=SOLVERS[level], seconds=seconds())
-    before = order_cents(m, state, orders).sum()
-    if cents[chosen].sum() > before - 0.5:
-        return False
-    start = 0
-    for c in made:
-        n = np.flatnonzero(chosen[start : start + len(c.b)])
-        start += len(c.b)
-        g, b, position = c.group, c.b[n], c.position[n]
-        at = np.where(position >= 0, np.take_along_axis(g.at[b], np.maximum(position, 0), 1), -1)
-        other.assign(g.orders[b], g.ids(m)[b].ravel(), at.ravel())
-    legal = (other.room >= 0).all() and (other.capacity >= 0).all()
-    if not legal or order_cents(m, other, orders).sum() >= before:
-        return False
-    state.take_over(other)
-    return True
-
-
-def _not_leaving_more(m: Matrix, c: Columns, at: Ints, lowest: int) -> Columns:
-    """Without the columns that leave more of a higher class than is left now."""
-    g = c.group
-    now = np.where(at[g.ids(m)] < 0, g.leave, 0).sum(1)
-    keep = (m.priority[g.orders[c.b]] == lowest) | (c.left <= now[c.b] + 0.5)
-    return Columns(g, c.b[keep], c.position[keep], c.cents[keep], c.left[keep], c.mine[keep])
-
-
 def improve(
-    m: Matrix, state: State, orders: Ints, groups: list[Group], price: Prices, *, most: int, remaining: Callable[[], float],
-    between: Callable[[], None], tell: Callable[[int], None],
+    m: Matrix, state: State, orders: Ints, near: Near, price: Prices, plan: Planner, *, most: int,
+    remaining: Callable[[], float], between: Callable[[], None], tell: Callable[[int], None],
 ) -> None:  # fmt: skip
     """Replans at most `most` pieces, those that lose most first, while time remains."""
-    near = Near(m, groups, price)
-    lowest = int(m.priority.min(initial=0))
     done = 0
     for level in range(len(LOSS_CENTS)):
         regret, lost = losses(m, state, orders, price, near)
-        found = pieces(near, orders, regret, lost, LOSS_CENTS[level], PIECE_ORDERS)
-        for piece in sorted(found, key=lambda p: -regret[p].sum()):
-            if done >= most or remaining() <= 0:
+        found = pieces(near, orders, regret, lost, LOSS_CENTS[level], PIECE_ORDERS[level])
+        found.sort(key=lambda p: -regret[p].sum())
+        while found:
+            some = found[: min(AT_ONCE, most - done)]
+            del found[: len(some)]
+            if not some or remaining() <= 0:
                 return
-            replan_piece(
-                m, state, price, piece, level=level, lowest=lowest,
-                seconds=lambda: min(PIECE_SECONDS_MAX, remaining()),
-            )  # fmt: skip
-            done += 1
+            side_by_side(m, state, some, near, price, plan, level=level, seconds=min(PIECE_SECONDS_MAX, remaining()))
+            done += len(some)
             tell(done)
         between()
+
+
+def side_by_side(
+    m: Matrix, state: State, some: list[Ints], near: Near, price: Prices, plan: Planner, *, level: int, seconds: float
+) -> None:  # fmt: skip
+    """Replans pieces at once, each within what it has and its part of what is left; takes what costs less."""
+    lowest = int(m.priority.min(initial=0))
+    rows = len(price.stock)
+    touched = np.zeros((len(some), rows + m.places), bool)
+    for n, orders in enumerate(some):
+        touched[n, near.rows[spans(near.rows_first[orders], near.rows_first[orders + 1])]] = True
+    touched[:, 0] = True
+    by_cell = touched[:, price.row_of]
+    given = []
+    for n, orders in enumerate(some):
+        own = state.copy()
+        own.release(orders)
+        if len(some) > 1:
+            for mine, own_left, left in (
+                (by_cell, own.room, state.room), (touched[:, rows:], own.capacity, state.capacity)
+            ):  # fmt: skip
+                others = mine.sum(0) - mine[n]
+                shared = others > 0 if mine is not by_cell else (others > 0) & (price.row_of > 0)
+                turn = (np.arange(len(left)) + n) % len(some)
+                if left.ndim > 1:
+                    shared, turn, here = shared[:, None], turn[:, None], mine[n][:, None]
+                else:
+                    here = mine[n]
+                part = left // len(some) + (turn < left % len(some))
+                own_left -= np.where(shared, left - np.where(here, part, 0), 0).astype(left.dtype)
+        items = spans(m.order_first[orders], m.order_first[orders + 1])
+        given.append(
+            {"orders": orders, "at": state.at[items], "room": own.room, "capacity": own.capacity, "level": level,
+             "lowest": lowest, "seconds": seconds, "stock": price.stock, "work": price.work}
+        )  # fmt: skip
+    for orders, at in zip(some, plan(given), strict=True):
+        if at is None:
+            continue
+        other = state.copy()
+        other.release(orders)
+        other.assign(orders, spans(m.order_first[orders], m.order_first[orders + 1]), at)
+        legal = (other.room >= 0).all() and (other.capacity >= 0).all()
+        if legal and order_cents(m, other, orders).sum() < order_cents(m, state, orders).sum():
+            state.take_over(other)

@@ -111,7 +111,7 @@ class Matrix:
         """Cells, then orders, items and cents of each place: what a plan uses up."""
         return self.cells + 3 * self.places
 
-    def cell_of(self, sku: Ints, at: Ints) -> Ints:
+    def cell_of(self, sku: Ints, at: Ints | np.int64) -> Ints:
         """The cells of skus at places, broadcast against each other; 0 where there is none."""
         if not len(self.entry_key):
             return np.zeros(np.broadcast_shapes(np.shape(sku), np.shape(at)), np.int64)

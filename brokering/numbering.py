@@ -87,7 +87,7 @@ def compile_problem(problem: Problem) -> Matrix:
         packages_max=np.where(
             made["alone"], 1, np.array([_packages_max(o.split, o.split_max) for o in orders], np.int64)
         ),
-        priority=np.array([o.priority for o in orders], np.int64),
+        priority=np.array([0 if problem.policy.overtaking else o.priority for o in orders], np.int64),
         only_location=np.array(
             [-1 if o.location_id is None else o.location_id if o.location_id in location_at else -2 for o in orders],
             np.int64,

@@ -11,6 +11,8 @@ def no_class_overtakes(problem: Problem, plan: Plan) -> list[str]:
 
     Told for orders that may split freely, part by part; a line that costs more to send than to leave loses nothing.
     """
+    if problem.policy.overtaking:
+        return []
     book = Book(problem)
     lowest = min((o.priority for o in problem.orders), default=0)
     promised = {p.sku_id for p in problem.protected}

@@ -191,27 +191,30 @@ def _priced(
     return package + work[:, 0], cost + more.reshape(cost.shape)
 
 
-def contested(m: Matrix, groups: list[Group], old: Prices | None = None) -> tuple[Prices, list[Group]]:
-    """Gives the stock cells that candidates could overdraw a row, at the old price or 0; the groups with those rows."""
+def wanted_cells(m: Matrix, groups: list[Group]) -> Ints:
+    """Units that could be taken from each cell if every candidate were chosen, [C+1]."""
     wanted = np.zeros(m.cells, np.int64)
     for g in groups:
         for u in g.uses:
             can = (g.cost[u.b, u.i] < INF / 2) & (g.package[u.b] < INF / 2)
-            np.add.at(wanted, u.cells[can], np.broadcast_to(u.take[:, None], can.shape)[can])
-    was = np.zeros(1) if old is None else old.by_cell()
+            wanted += np.bincount(u.cells[can], np.broadcast_to(u.take[:, None], can.shape)[can], m.cells).astype(
+                np.int64
+            )
+    return wanted
+
+
+def contested(m: Matrix, wanted: Ints, was: Floats, work: Floats) -> Prices:
+    """A row for each cell that candidates could overdraw, or that has a price (`was`, [C+1]), at that price or 0."""
     room = m.cell_stock
     cells = np.flatnonzero(((wanted > room) & (room > 0)) | (was > 0))
     row_of = np.zeros(m.cells, np.int32)
     row_of[cells] = np.arange(1, len(cells) + 1)
-    stock = np.zeros(len(cells) + 1) if old is None else np.append(0.0, was[cells])
-    work = np.zeros((m.places, 3)) if old is None else old.work
-    price = Prices(stock, work, row_of, np.append(0.0, room[cells]))
-    return price, [with_rows(g, price) for g in groups]
+    return Prices(np.append(0.0, was[cells]), work, row_of, np.append(0.0, room[cells]))
 
 
-def with_rows(g: Group, price: Prices) -> Group:
+def with_rows(g: Group, row_of: Ints) -> Group:
     """A group whose uses name the priced rows of their cells."""
-    uses = tuple(Use(u.lines, u.b, u.i, u.take, u.cells, price.row_of[u.cells]) for u in g.uses)
+    uses = tuple(Use(u.lines, u.b, u.i, u.take, u.cells, row_of[u.cells]) for u in g.uses)
     return Group(g.items, g.complete, g.packages, g.orders, g.at, g.package, g.cost, g.leave, uses)
 
 
@@ -242,10 +245,26 @@ def solve_group(g: Group, package: Floats, cost: Floats, *, want: bool = True) -
     return np.array([p[0] for p in plans], np.float32), np.array([p[1] for p in plans])
 
 
-def ascend(m: Matrix, groups: list[Group], price: Prices, *, steps: int, stop: Callable[[], bool]) -> Prices:
+def evaluate(m: Matrix, groups: list[Group], price: Prices) -> tuple[float, Floats, Floats]:
+    """What the best plans of these orders are worth at prices, and what they take: of rows, and of work, [N,3]."""
+    value, used, works = 0.0, np.zeros(len(price.stock)), np.zeros(price.work.shape)
+    for g in groups:
+        worth, position = solve_group(g, *at_prices(m, g, price))
+        value += float(worth.sum(dtype=np.float64))
+        _add_usage(m, g, position, used, works)
+    return value, used, works
+
+
+Evaluated = Callable[[Floats, Floats], tuple[float, Floats, Floats]]
+
+
+def ascend(
+    m: Matrix, price: Prices, of: Evaluated, *, steps: int, stop: Callable[[], bool], first_cents: float
+) -> Prices:
     """Subgradient steps on contested stock and limited work: a step raises what is overdrawn, lowers what is left.
 
-    Steps are scaled by a running mean of squares per row; the best prices seen are given.
+    Steps are scaled by a running mean of squares per row (Duchi et al., AdaGrad), from `first_cents` down; `of` gives
+    the value and use of all orders at prices of stock and work. The best prices seen are given.
     """
     limited = m.capacity < UNLIMITED
     work_room = np.where(limited, m.capacity, 0.0)
@@ -255,15 +274,10 @@ def ascend(m: Matrix, groups: list[Group], price: Prices, *, steps: int, stop: C
     best_value, found = -np.inf, price
     mean_s, mean_w, square_s, square_w = (np.zeros_like(a) for a in (stock, work, stock, work))
     for step in range(steps):
-        now = Prices(stock, work, price.row_of, price.room)
-        value = -(stock * price.room).sum() - (work * work_room).sum()
-        used, works = np.zeros(len(stock)), np.zeros(work.shape)
-        for g in groups:
-            v, position = solve_group(g, *at_prices(m, g, now))
-            value += v.sum(dtype=np.float64)
-            _add_usage(m, g, position, used, works)
+        value, used, works = of(stock, work)
+        value -= (stock * price.room).sum() + (work * work_room).sum()
         if value > best_value:
-            best_value, found = value, now
+            best_value, found = value, Prices(stock, work, price.row_of, price.room)
         if stop():
             break
         over_s, over_w = used - price.room, np.where(limited, works - work_room, 0.0)
@@ -273,7 +287,7 @@ def ascend(m: Matrix, groups: list[Group], price: Prices, *, steps: int, stop: C
         mean_s, mean_w = 0.5 * mean_s + 0.5 * over_s, 0.5 * mean_w + 0.5 * over_w
         square_s, square_w = 0.9 * square_s + 0.1 * over_s**2, 0.9 * square_w + 0.1 * over_w**2
         warm = 1 - 0.9 ** (step + 1)
-        cents = FIRST_STEP_CENTS * (1 - step / steps) ** 1.5 + LAST_STEP_CENTS
+        cents = first_cents * (1 - step / steps) ** 1.5 + LAST_STEP_CENTS
         stock = np.maximum(0, stock + cents * mean_s / (np.sqrt(square_s / warm) + 0.3))
         work = np.maximum(0, work + scale * cents * mean_w / (np.sqrt(square_w / warm) + 0.3))
     return found
@@ -302,15 +316,10 @@ def packages_of(m: Matrix, g: Group, position: Ints) -> tuple[Ints, Ints]:
     return pairs // m.places, pairs % m.places
 
 
-def bound(m: Matrix, orders: Ints, price: Prices, keeps: float = 0.0) -> float:
-    """What no plan can beat: every location priced, whatever the candidates were; classes may overtake in it.
-
-    `keeps` is what promises outside the run take at these prices at least.
-    """
-    work_room = np.where(m.capacity < UNLIMITED, m.capacity, 0.0)
-    total = keeps - (price.stock * price.room).sum() - (price.work * work_room).sum()
+def bound_of(m: Matrix, orders: Ints, price: Prices) -> float:
+    """What the plans of these orders cost at prices at least: every place priced, whatever the candidates were."""
+    total, slack = 0.0, 0.0
     stock_price = price.by_cell().astype(np.float32)
-    slack = 0.0
     for items, complete, packages, some in shapes(m, orders, CELLS_AT_ONCE):
         package, cost, leave = order_costs(m, some, items)
         flat = (m.order_first[some][:, None] + np.arange(items)).ravel()
@@ -319,6 +328,15 @@ def bound(m: Matrix, orders: Ints, price: Prices, keeps: float = 0.0) -> float:
             value = best(package, cost, leave, complete=complete, packages=packages, want=False)[0]
         else:
             value = floor(package, cost, leave)
-        total += value.sum(dtype=np.float64)
-        slack += np.abs(value).sum(dtype=np.float64) * FLOAT_SLACK
-    return float(total - slack)
+        total += float(value.sum(dtype=np.float64))
+        slack += float(np.abs(value).sum(dtype=np.float64)) * FLOAT_SLACK
+    return total - slack
+
+
+def given_away(m: Matrix, price: Prices) -> float:
+    """What all stock and work that is priced is worth: the bound is what orders cost at prices, less this.
+
+    Classes may overtake in that bound.
+    """
+    work_room = np.where(m.capacity < UNLIMITED, m.capacity, 0.0)
+    return float((price.stock * price.room).sum() + (price.work * work_room).sum())

@@ -142,7 +142,8 @@ class Policy(msgspec.Struct, frozen=True):
     waited_share more for each day that it has waited. unknown_distance: what a place or an address without coordinates
     is taken for: as far as the farthest zone, or left out. wait_cents: per unit and day until incoming stock is there.
     weights: what a term is multiplied by, by its name, 1 where it is not named. units_split: the units of a line may go
-    from several locations, at most PARTS_MAX parts, each part handled as a line.
+    from several locations, at most PARTS_MAX parts, each part handled as a line. overtaking, of the problem's own
+    policy: a lower class may take what a higher one leaves where the sum is less; priority is then a price alone.
     """
 
     tariff: Tariff = Tariff()
@@ -155,6 +156,7 @@ class Policy(msgspec.Struct, frozen=True):
     unknown_distance: Literal["farthest", "exclude"] = "farthest"
     wait_cents: int = 0
     units_split: bool = False
+    overtaking: bool = False
     weights: Mapping[str, float] = {}
     limits: tuple[Limit, ...] = ()
 
@@ -207,7 +209,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """What an order would have cost from one location: cents by term, how many of its lines it had, why it fell out.
 
     `not_here` among the cents is what leaving the lines that it had not would cost. Without `distance_known` it was taken
-    for as far as the farthest zone.
+    for as far as the farthest zone. `stock_price_cents` and `work_price_cents` are what the units and the capacity that it
+    would use are worth to other orders.
     """
 
     location_id: int
@@ -215,6 +218,19 @@ class Candidate(msgspec.Struct, frozen=True):
     cents: dict[str, int]
     fell_out: str | None
     distance_known: bool = True
+    stock_price_cents: int = 0
+    work_price_cents: int = 0
+
+
+class Flip(msgspec.Struct, frozen=True):
+    """The smallest change that would have an order go from a location that it does not go from.
+
+    `by` cost: `cents` less there. By stock or capacity: enough of it there, which would save `cents`.
+    """
+
+    location_id: int
+    by: Literal["cost", "stock", "capacity"]
+    cents: int
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -224,6 +240,7 @@ class Decision(msgspec.Struct, frozen=True):
     cents: dict[str, int]
     candidates: list[Candidate]
     fell_out: dict[str, int]
+    flip: Flip | None = None
 
 
 class CellPrice(msgspec.Struct, frozen=True):

@@ -73,7 +73,7 @@ def fill(m: Matrix, state: State, orders: Ints, price: Prices, groups: list[Grou
     todo = orders
     for search in range(SEARCHES_MAX):
         if search or groups is None:
-            groups = [with_rows(g, price) for g in candidates(m, todo, price, room=state.room)]
+            groups = [with_rows(g, price.row_of) for g in candidates(m, todo, price, room=state.room)]
         before = state.at.copy()
         accept_rounds(m, state, groups, price)
         todo = todo[state.left(todo)]
