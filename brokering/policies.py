@@ -51,8 +51,7 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     def costs(self) -> Policy:
         """What the engine takes of it."""
-        names = Policy.__struct_fields__
-        return Policy(**{name: getattr(self, name) for name in names})
+        return Policy(**{name: getattr(self, name) for name in Policy.__struct_fields__ if hasattr(self, name)})
 
 
 class Version(msgspec.Struct, frozen=True):

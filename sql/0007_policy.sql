@@ -24,4 +24,6 @@ create function policy_in_force(the_policy int, at timestamptz) returns int lang
     order by from_at desc, approved_at desc limit 1);
 
 -- by which versions a run planned: [{code, version}], in the order in which they are matched
+-- what one more unit or order would have saved, largest first: reported, and where the next run starts
+alter table run add prices jsonb;
 alter table run add policies jsonb not null default '[]';

@@ -131,7 +131,7 @@ select :run_id, n.order_id, case when n.plan = '[]' then 'dropped' else 'planned
 
 -- name: planned
 -- The plan is complete.
-update run set state = 'planned', summary = :summary,
+update run set state = 'planned', summary = :summary, prices = :prices,
        finished_at = case when dry_run then clock_timestamp() end
  where run_id = :run_id and state = 'reading'
 returning run_id;
@@ -171,7 +171,8 @@ select location_id, code, time_zone, is_on from location where location_id = any
 -- name: allocate_lines
 -- Open units become allocated.
 update order_line l set open = l.open - n.quantity, allocated = l.allocated + n.quantity, version = l.version + 1
-  from unnest(:lines::bigint[], :quantities::int[]) as n(line_id, quantity)
+  from (select line_id, sum(quantity)::int as quantity  -- units of a line may come from several locations
+          from unnest(:lines::bigint[], :quantities::int[]) as n(line_id, quantity) group by line_id) n
  where l.line_id = n.line_id;
 
 -- name: make_fulfillments
@@ -207,6 +208,24 @@ returning summary;
 -- name: fail_run
 -- The run cannot go on, with the reason.
 update run set state = 'failed', finished_at = clock_timestamp(), summary = summary || :summary where run_id = :run_id;
+
+-- name: last_prices
+-- The prices of the last run that was no trial; null where there was none.
+select prices from run where prices is not null and not dry_run order by run_id desc limit 1;
+
+-- name: prices_of
+-- Where one more unit would have saved most, by the prices of a run.
+select s.code as sku, l.code as location, (p ->> 2)::float8 as cents
+  from run r cross join jsonb_array_elements(r.prices -> 'stock') as p
+  join sku s on s.sku_id = (p ->> 0)::int join location l on l.location_id = (p ->> 1)::int
+ where r.run_id = :run_id order by (p ->> 2)::float8 desc limit :limit;
+
+-- name: work_prices_of
+-- Where one more order of capacity would have saved most, by the prices of a run.
+select l.code as location, (p ->> 1)::float8 as order_cents, (p ->> 2)::float8 as item_cents
+  from run r cross join jsonb_array_elements(r.prices -> 'work') as p
+  join location l on l.location_id = (p ->> 0)::int
+ where r.run_id = :run_id order by (p ->> 1)::float8 desc limit :limit;
 
 -- name: run_row
 -- A run.

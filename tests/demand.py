@@ -76,7 +76,7 @@ async def planned(db: Database, net: Net, order_id: UUID, *parts: tuple[str, int
         await planning.keep_decisions(
             tx, run_id=run_id, orders=[order_id], plans=[msgspec.json.encode(plan).decode()], whys=[{}]
         )
-        await planning.planned(tx, run_id=run_id, summary={})
+        await planning.planned(tx, run_id=run_id, summary={}, prices=None)
     return run_id
 
 

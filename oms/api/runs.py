@@ -89,4 +89,18 @@ async def list_decisions(
     return Page(shown, write_cursor(shown[-1].order_id) if len(found) > limit else None)
 
 
-routes: list[Any] = [start_run, list_runs, get_run, list_decisions]
+class Savings(msgspec.Struct, frozen=True):
+    """Where one more unit, or one more order of capacity, would have saved most."""
+
+    stock: list[broker.CellSaving]
+    capacity: list[broker.WorkSaving]
+
+
+@get("/v1/runs/{run_id:uuid}/savings", opt={"roles": READERS}, tags=["runs"])
+async def run_savings(*, db: Database, actor: Actor, run_id: UUID, limit: Limit = 100) -> Savings:
+    """The shadow prices of a run by location and sku, largest first: what to move where."""
+    check_unbound(actor)
+    return Savings(*await broker.savings(db, run_id=run_id, limit=limit))
+
+
+routes: list[Any] = [start_run, list_runs, get_run, list_decisions, run_savings]

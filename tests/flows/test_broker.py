@@ -395,6 +395,18 @@ async def test_a_policy_that_says_nonsense_is_refused_with_its_reason(
     assert await ask(db, "select count(*) from policy") == 0
 
 
+async def test_a_run_tells_where_one_more_unit_would_have_saved_most(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=2)
+    for number in range(4):
+        await captured(db, order(net, f"N{number}", ("A", 1)))
+    done = await run(db)
+    units, _ = await broker.savings(db, run_id=done.id, limit=9)
+    assert [(u.sku, u.location) for u in units] == [("A", "W1")]
+    assert units[0].cents > 100
+    with pytest.raises(NotFound):
+        await broker.savings(db, run_id=UUID(int=1), limit=9)
+
+
 async def test_a_location_that_rejects_often_is_asked_less(db: Database, net: Net) -> None:
     for location in ("S1", "S2"):
         await set_stock(db, sku="A", location=location, quantity=200)

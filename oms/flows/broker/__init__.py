@@ -45,6 +45,22 @@ class Decided(msgspec.Struct, frozen=True):
     result: str | None
 
 
+class CellSaving(msgspec.Struct, frozen=True):
+    """What one more unit of a sku at a location would have saved, about, in cents."""
+
+    sku: str
+    location: str
+    cents: float
+
+
+class WorkSaving(msgspec.Struct, frozen=True):
+    """What one more order, and one more item, of a location's capacity would have saved, about, in cents."""
+
+    location: str
+    order_cents: float
+    item_cents: float
+
+
 begin_run = sql.one("begin_run", UUID)
 hold_run = sql.one("hold_run", bool)
 let_run = sql.one("let_run", bool)
@@ -53,6 +69,8 @@ fail_run = sql.run("fail_run")
 run_row = sql.maybe("run_row", Run)
 runs_page = sql.rows("runs_page", Run)
 decisions_of = sql.rows("decisions_of", Decided)
+prices_of = sql.rows("prices_of", CellSaving)
+work_prices_of = sql.rows("work_prices_of", WorkSaving)
 location_codes = sql.rows("location_codes", tuple)
 
 
@@ -151,3 +169,13 @@ async def why(db: Database, *, run_id: UUID, number: str | None, after: UUID | N
         for part in (*row.plan, *row.why.get("candidates", [])):
             part["location"] = codes.get(part.pop("location_id"))
     return rows
+
+
+async def savings(db: Database, *, run_id: UUID, limit: int) -> tuple[list[CellSaving], list[WorkSaving]]:
+    """Where one more unit, and one more order of capacity, would have saved a run most: what to rebalance. Raises NotFound."""
+    await read(db, run_id=run_id)
+    async with db.connection() as tx:
+        return (
+            await prices_of(tx, run_id=run_id, limit=limit),
+            await work_prices_of(tx, run_id=run_id, limit=limit),
+        )  # fmt: skip

@@ -11,13 +11,16 @@ import msgspec
 
 from brokering import (
     Barred,
+    CellPrice,
     Line,
     Location,
     Order,
     Plan,
     Problem,
     Protected,
+    Shadow,
     Stock,
+    WorkPrice,
     audit,
     broker,
     nearest,
@@ -34,6 +37,7 @@ sql = Sql("broker")
 ORDERS_MAX = 200_000
 DECISIONS_AT_ONCE = 2000
 COMPARED_ORDERS_MAX = 60_000
+PRICES_MAX = 50_000
 NEVER_DAYS = 99
 """When a location that never works sends something."""
 Progress = Callable[[str, int, int | None], None]
@@ -78,6 +82,7 @@ subjects_of = sql.rows("subjects_of", Subject)
 asked_of = sql.rows("asked_of", Asked)
 keep_decisions = sql.run("keep_decisions")
 planned = sql.maybe("planned", UUID)
+last_prices = sql.maybe("last_prices", dict)
 
 
 async def plan(
@@ -99,7 +104,9 @@ async def plan(
         if progress:
             progress(f"plan: {phase}", at, of)
 
-    found = await asyncio.to_thread(broker, problem, seconds=seconds, seed=seed, progress=tell)
+    async with db.connection() as tx:
+        warm = warm_of(await last_prices(tx))
+    found = await asyncio.to_thread(broker, problem, seconds=seconds, seed=seed, progress=tell, warm=warm)
     faults = await asyncio.to_thread(audit, problem, found)
     assert not faults, f"the plan breaks the law: {faults[:5]}"
     summary = await asyncio.to_thread(summarize, problem, found)
@@ -124,7 +131,22 @@ async def plan(
                 whys=[{**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})} for d in some],
             )  # fmt: skip
         await record.raise_exceptions(tx, [_somewhere(o) for o in problem.orders if None in (o.lat, o.lon)])
-        await planned(tx, run_id=run_id, summary=summary)
+        await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
+
+
+def kept_prices(prices: Shadow) -> dict[str, Any]:
+    """Prices as a run keeps them, largest first: [sku, location, cents, day] and [location, order, item, share, slot]."""
+    return {
+        "stock": [[p.sku_id, p.location_id, p.cents, p.day] for p in prices.stock[:PRICES_MAX]],
+        "work": [[p.location_id, p.order_cents, p.item_cents, p.share, p.slot] for p in prices.work[:PRICES_MAX]],
+    }  # fmt: skip
+
+
+def warm_of(kept: dict[str, Any] | None) -> Shadow | None:
+    """The prices of a run, where one is kept."""
+    if kept is None:
+        return None
+    return Shadow([CellPrice(*p) for p in kept["stock"]], [WorkPrice(*p) for p in kept["work"]])
 
 
 def _somewhere(order: Order) -> record.Trouble:
