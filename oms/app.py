@@ -35,6 +35,8 @@ DOORS = (
     "reservations",
     "orders",
     "fulfillments",
+    "work",
+    "collections",
     "feeds",
     "runs",
     "exceptions",
