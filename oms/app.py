@@ -37,6 +37,7 @@ DOORS = (
     "fulfillments",
     "work",
     "collections",
+    "fulfillers",
     "feeds",
     "runs",
     "exceptions",

@@ -23,7 +23,7 @@ from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
-from oms.flows.fulfill import collect
+from oms.flows.fulfill import answers, collect, handoff
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.network import rules
@@ -68,6 +68,9 @@ async def sweep(ctx: Context) -> None:
         ("parked messages", messages.replay_parked(db, who="oms")),
         ("parked lines", unpark_lines(db)),
         ("relief", fulfill.relieve(db, who="oms", now=now, cache=cache)),
+        ("handoffs", handoff.send_due(db, now=now, chance=random.random)),
+        ("answers", answers.read_folders(db, now=now, cache=cache)),
+        ("unacknowledged", handoff.alarm(db, now=now)),
         ("reminders", collect.remind(db, now=now)),
         ("escalation", govern.escalate(db, now=now)),
         ("announcements", govern.announce_due(db, deliver=deliver, now=now, chance=random.random)),

@@ -17,6 +17,8 @@ from oms.flows.fulfill.look import sees
 
 sql = Sql("fulfill")
 
+Step = Literal["accept", "pick", "pack", "ship"]
+
 take_orders = sql.rows("take_orders", UUID)
 take_fulfillments = sql.rows("take_fulfillments", Fulfillment)
 take_lines = sql.rows("take_lines", FulfillmentLine)
@@ -29,7 +31,7 @@ async def advance(
     db: Database,
     *,
     fulfillments: Sequence[UUID],
-    step: Literal["accept", "pick", "pack", "ship"],
+    step: Step,
     actor: Actor,
     now: datetime,
     device: str | None = None,
@@ -41,15 +43,23 @@ async def advance(
     any of them changed; a pick or a pack that another person has begun is theirs.
     """
     async with db.transaction() as tx:
-        found = await take(tx, fulfillments, actor)
-        states = {f.fulfillment_id: following(f, step) for f in found}
-        moving = [f for f in found if states[f.fulfillment_id] != f.state]
-        await hands.end_tasks(tx, moving, step=step, actor=actor, device=device, now=now)
-        if step == "ship":
-            await ship(tx, moving, now=now, who=actor.who)
-        await enter_states(tx, moving, states, who=actor.who, device=device, now=now)
+        states = await advance_in(tx, fulfillments, step=step, actor=actor, now=now, device=device)
     if cache is not None and step == "ship":
         await cache.wake("project")
+    return states
+
+
+async def advance_in(
+    tx: Connection, fulfillments: Sequence[UUID], *, step: Step, actor: Actor, now: datetime, device: str | None = None
+) -> dict[UUID, str]:
+    """Fulfillments take a step in the caller's transaction; gives their new states. Raises NotFound, Conflict."""
+    found = await take(tx, fulfillments, actor)
+    states = {f.fulfillment_id: following(f, step) for f in found}
+    moving = [f for f in found if states[f.fulfillment_id] != f.state]
+    await hands.end_tasks(tx, moving, step=step, actor=actor, device=device, now=now)
+    if step == "ship":
+        await ship(tx, moving, now=now, who=actor.who)
+    await enter_states(tx, moving, states, who=actor.who, device=device, now=now)
     return states
 
 
