@@ -38,6 +38,8 @@ DOORS = (
     "work",
     "collections",
     "fulfillers",
+    "stock",
+    "returns",
     "feeds",
     "runs",
     "exceptions",

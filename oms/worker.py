@@ -31,6 +31,7 @@ from oms.flows.order.parked import unpark_lines
 from oms.flows.push import outbox
 from oms.flows.push.sender import follow as follow_channel
 from oms.flows.push.sender import follow_touched
+from oms.flows.stock import plan, writeoff
 from oms.settings import Settings
 
 log = structlog.get_logger("oms.worker")
@@ -71,6 +72,7 @@ async def sweep(ctx: Context) -> None:
         ("handoffs", handoff.send_due(db, now=now, chance=random.random)),
         ("answers", answers.read_folders(db, now=now, cache=cache)),
         ("unacknowledged", handoff.alarm(db, now=now)),
+        ("write-offs", writeoff.settle_asked(db, now=now)),
         ("reminders", collect.remind(db, now=now)),
         ("escalation", govern.escalate(db, now=now)),
         ("announcements", govern.announce_due(db, deliver=deliver, now=now, chance=random.random)),
@@ -85,6 +87,7 @@ async def watch(ctx: Context) -> None:
     await messages.gaps(db, before=now - timedelta(seconds=settings.sequence_grace_seconds))
     await schedule.raise_stale(db, now=now)
     await rules.share(db, ctx["cache"], now=now)
+    await plan.plan(db, now=now)
 
 
 async def verify(ctx: Context) -> int:

@@ -149,6 +149,7 @@ create table collection (
 create index on collection (location_id, state);
 create index on collection (remind_at) where state = 'ready';
 
+create index on rejected_before (location_id, sku_id);
 -- A location that rejected a sku is not asked for it by any order until then.
 create table sku_rest (
   sku_id      int not null,
