@@ -327,6 +327,20 @@ select g.sku_id, sum(g.picked)::int as units
    and g.sku_id = any(:skus::int[])
  group by g.sku_id;
 
+-- name: note_losses
+-- What a rejection takes off the stock counts with what its person writes off on that day.
+insert into write_off (location_id, day, kind, state, cents, lines, reference, requested_by, requested_at)
+select l.location_id, (:at::timestamptz at time zone l.time_zone)::date, 'rejection', 'applied', sum(v.cents),
+       jsonb_agg(jsonb_build_object('sku_id', s.sku_id, 'sku', s.code, 'quantity', n.quantity, 'reason', :reason::text,
+                                    'cents', v.cents) order by s.sku_id),
+       :reference, :who, :at
+  from location l
+  cross join unnest(:skus::int[], :quantities::int[]) as n(sku_id, quantity)
+  join sku s on s.sku_id = n.sku_id
+  cross join lateral (select n.quantity::bigint * coalesce(s.value_cents, s.price_cents, 1000) as cents) v
+ where l.location_id = :location_id
+ group by l.location_id, l.time_zone;
+
 -- name: work_rules
 -- How a location works.
 select l.code as location, r.scans_are_required, r.rejections_change_stock, r.not_again_hours, r.sku_rest_minutes,

@@ -10,6 +10,7 @@ import pytest
 from oms import access
 from oms.db import Database
 from oms.errors import BadInput, Conflict, NotAllowed, NotFound
+from oms.flows import fulfill
 from oms.flows.fulfill import rules
 from oms.flows.ingest import acknowledge
 from oms.flows.stock import count, plan, receive, transfer, writeoff
@@ -366,3 +367,16 @@ async def test_a_loss_that_a_count_finds_needs_two_people_above_the_limit_too(db
         await on_hand(db, "A", "S1"),
         await ask(db, "select variance from count_line where sku_id = $1", net.skus["A"]),
     ) == (7, -2)
+
+
+async def test_stock_that_a_rejection_takes_off_counts_with_what_its_person_writes_off(db: Database, net: Net) -> None:
+    await rules.change(db, location="S1", said={"write_off_cents_max": 1200}, who="x")
+    await set_stock(db, sku="A", location="S1", quantity=10)
+    work = await allocated(db, net, "N1", ("A", 2, "S1"))
+    await fulfill.reject(
+        db, fulfillment=work.fulfillment, lines=[fulfill.Rejected("1", 2, "broken")], stock="deduct",
+        actor=person(net, "ann"), now=NOW,
+    )  # fmt: skip
+    await gone(db, net, 1)
+    assert [kind for kind, _ in await exceptions(db)] == ["write_off_waiting"]
+    assert await on_hand(db, "A", "S1") == 8

@@ -38,6 +38,7 @@ let_rest = work.run("let_rest")
 rejection_rules = work.one("rejection_rules", Rules)
 others_there = work.rows("others_there", UUID)
 in_hands = work.rows("in_hands", tuple)
+note_losses = work.run("note_losses")
 
 
 async def reject(
@@ -228,3 +229,8 @@ async def _stock_effect(
                 )
             )  # fmt: skip
     await ledger.move(tx, moves, feed_id=None, who=who)
+    if moves:
+        await note_losses(
+            tx, location_id=found.location_id, skus=[m.sku_id for m in moves], quantities=[-m.effect for m in moves],
+            reason=f"rejected, {stock}", reference=str(found.fulfillment_id), who=who, at=now,
+        )  # fmt: skip
