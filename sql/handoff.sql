@@ -1,15 +1,17 @@
 -- name: take_handoffs
--- What is due to be told to fulfillers, leased: each take counts as an attempt. A recall waits for its release, and
--- where that was never tried, there is nothing to say.
+-- What is due to be told to fulfillers, leased: each take counts as an attempt. Of what was taken back wholly before its
+-- release was tried, there is nothing to say.
 with due as (
   select h.handoff_id from handoff h
    where h.state = 'due' and h.not_before <= :now and (h.leased_until is null or h.leased_until <= :now)
    order by h.not_before, h.handoff_id limit :limit for update skip locked
 ), dropped as (
   update handoff h set state = 'dropped', answer = 'taken back before it was told'
-    from fulfillment f
-   where f.fulfillment_id = h.fulfillment_id and f.state in ('recalled', 'rejected') and h.attempts = 0
-     and h.act = 'release' and h.handoff_id in (select handoff_id from due)
+    from fulfillment f, handoff b
+   where h.handoff_id in (select handoff_id from due)
+     and f.fulfillment_id = h.fulfillment_id and f.state in ('recalled', 'rejected')
+     and b.fulfillment_id = h.fulfillment_id and b.act = 'release'
+     and (b.state = 'dropped' or (b.state = 'due' and b.attempts = 0))
   returning h.handoff_id
 ), taken as (
   update handoff h set attempts = h.attempts + 1, leased_until = :now::timestamptz + make_interval(secs => :lease_seconds)

@@ -11,7 +11,6 @@ from litestar.params import QueryParameter
 from oms.access import Actor
 from oms.api.fulfillments import READERS, WORKERS, Device
 from oms.api.scope import location_of
-from oms.cache import Cache
 from oms.db import Database
 from oms.errors import BadInput, NotAllowed
 from oms.flows.fulfill import claim, look, parcels, rules, scan
@@ -175,9 +174,7 @@ async def get_work_rules(*, db: Database, actor: Actor, code: str) -> rules.Work
 
 
 @put("/v1/locations/{code:str}/work-rules", opt={"roles": frozenset({"admin"})}, tags=["network"])
-async def put_work_rules(
-    *, db: Database, cache: Cache, actor: Actor, code: str, data: dict[str, Any]
-) -> rules.WorkRules:
+async def put_work_rules(*, db: Database, actor: Actor, code: str, data: dict[str, Any]) -> rules.WorkRules:
     """The location works so from now on; what is not given stays."""
     if actor.is_bound:
         raise NotAllowed("this key is bound to a part of the network; the network is changed by an unbound one")

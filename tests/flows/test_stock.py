@@ -1,5 +1,7 @@
 """Stock at a location by its own people: received, moved, counted against picks in progress, written off by two."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,10 +11,11 @@ import pytest
 
 from oms import access
 from oms.db import Database
-from oms.errors import BadInput, Conflict, NotAllowed, NotFound
+from oms.errors import BadInput, Conflict, NotAllowed, NotFound, Refusal
 from oms.flows import fulfill
-from oms.flows.fulfill import rules
+from oms.flows.fulfill import claim, rules, scan
 from oms.flows.ingest import acknowledge
+from oms.flows.order import change as order_change
 from oms.flows.stock import count, plan, receive, transfer, writeoff
 from tests.demand import allocated, captured, order, work_up_to
 from tests.feeding import NOW, ask, at, baseline, change, check, exceptions, on_hand, sale, say, stock
@@ -380,3 +383,44 @@ async def test_stock_that_a_rejection_takes_off_counts_with_what_its_person_writ
     await gone(db, net, 1)
     assert [kind for kind, _ in await exceptions(db)] == ["write_off_waiting"]
     assert await on_hand(db, "A", "S1") == 8
+
+
+async def test_everything_at_once_at_a_store_ends_in_balance(db: Database, net: Net) -> None:
+    for sku in ("A", "B"):
+        await set_stock(db, sku=sku, location="S1", quantity=60)
+    works = [await allocated(db, net, f"N{n}", ("A", 2, "S1"), ("B", 1, "S1")) for n in range(8)]
+    made = await counting(db, net, "A", "B")
+
+    async def one(k: int) -> None:
+        actor, work = person(net, f"p{k % 3}"), works[k % 8]
+        match k % 9:
+            case 0 | 1:
+                rejected = [fulfill.Rejected("1", 1, "x")]
+                await fulfill.reject(
+                    db, fulfillment=work.fulfillment, lines=rejected, stock="deduct", others=k % 2 == 0, actor=actor, now=now()
+                )  # fmt: skip
+            case 2:
+                await order_change.cancel(db, order_id=work.order_id, lines=["2"], why="x", who="x")
+            case 3:
+                await claim.claim(
+                    db, location_id=net.locations["S1"], fulfillments=None, limit=2, actor=actor, now=now()
+                )  # fmt: skip
+            case 4:
+                await scan.scan(
+                    db, fulfillment=work.fulfillment, step="pick", text="A", quantity=1, actor=actor, now=now()
+                )  # fmt: skip
+            case 5:
+                await counted(db, net, made, ("A", 40 + k), ("B", 50), who=actor.who)
+            case 6:
+                await gone(db, net, 1, who=actor.who)
+            case 7:
+                await come(db, net, ("B", 1), ("A", 1), reference=None)
+            case _:
+                await moved(db, net, 1)
+
+    async def refused_or_done(k: int) -> None:
+        with contextlib.suppress(Refusal):
+            await one(k)
+
+    await asyncio.gather(*(refused_or_done(k) for k in range(54)))
+    assert await ask(db, "select count(distinct kind) from movement where source_id = 1") >= 3
