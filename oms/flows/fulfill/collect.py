@@ -135,7 +135,7 @@ async def arrive(db: Database, *, fulfillment: UUID, actor: Actor, now: datetime
         if found.state == "expected":
             await arrived(tx, id=fulfillment, at=now)
             await tell(tx, kind="pickup_ready", ids=[fulfillment])
-            await _keep(tx, found, "arrived", actor, device)
+            await _keep(tx, found, "ready", actor, device)
     return "ready"
 
 
@@ -169,7 +169,7 @@ async def hand_over(
             raise Conflict(f"Fulfillment {fulfillment} is {found.state}; it can be handed over when it is ready.")
         await check_proof(found, kind, proof)
         await collected(tx, ids=[fulfillment], state="handed_over", proof_kind=kind, proof=proof, at=now)
-        await _keep(tx, found, "handed over", actor, device, proof=kind)
+        await _keep(tx, found, "handed_over", actor, device, proof=kind)
     return "handed_over"
 
 

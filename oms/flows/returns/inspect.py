@@ -95,14 +95,16 @@ async def inspect(
             tx, id=return_id, numbers=[f.number for f, _ in chosen], quantities=[f.quantity for f, _ in chosen],
             refunds=[f.quantity if r.refunds else 0 for f, r in chosen],
         )  # fmt: skip
-        after = await return_lines(tx, id=return_id)
-        if all(n.inspected == n.received and (is_final or n.received >= n.expected) for n in after):
-            await return_done(tx, id=return_id, at=now)
         said = [{"number": f.number, "quantity": f.quantity, "condition": f.condition, "outcome": r.outcome, "rule": r.code}
                 for f, r in chosen]  # fmt: skip
         await keep(tx, return_id, taken.order_id, "inspected", actor, device, {"found": said})
+        after = await return_lines(tx, id=return_id)
+        if all(n.inspected == n.received and (is_final or n.received >= n.expected) for n in after):
+            is_told = await return_done(tx, id=return_id, at=now)
+            if is_told:
+                await keep(tx, return_id, taken.order_id, "refund due", actor, device, {})
     if cache is not None:
-        for flow in ("broker", "project", "stock"):
+        for flow in ("broker", "project"):
             await cache.wake(flow)
     return said
 
