@@ -24,6 +24,7 @@ from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
 from oms.flows.broker import policy
+from oms.flows.fulfill import answers, collect, handoff
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.network import rules
@@ -33,6 +34,7 @@ from oms.flows.promise import asked, overdue
 from oms.flows.push import outbox
 from oms.flows.push.sender import follow as follow_channel
 from oms.flows.push.sender import follow_touched
+from oms.flows.stock import plan, writeoff
 from oms.settings import Settings
 
 log = structlog.get_logger("oms.worker")
@@ -71,6 +73,11 @@ async def sweep(ctx: Context) -> None:
         ("parked messages", messages.replay_parked(db, who="oms")),
         ("parked lines", unpark_lines(db)),
         ("relief", fulfill.relieve(db, who="oms", now=now, cache=cache)),
+        ("handoffs", handoff.send_due(db, now=now, chance=random.random)),
+        ("answers", answers.read_folders(db, now=now, cache=cache)),
+        ("unacknowledged", handoff.alarm(db, now=now)),
+        ("write-offs", writeoff.settle_asked(db, now=now)),
+        ("reminders", collect.remind(db, now=now)),
         ("escalation", govern.escalate(db, now=now)),
         ("announcements", govern.announce_due(db, deliver=deliver, now=now, chance=random.random)),
         ("updates", updates.tell_due(db, deliver=deliver, now=now, chance=random.random)),
@@ -86,6 +93,7 @@ async def watch(ctx: Context) -> None:
     await schedule.raise_stale(db, now=now)
     await rules.share(db, ctx["cache"], now=now)
     await overdue.watch(db, now=now)
+    await plan.plan(db, now=now)
     await ctx["cache"].wake("project")
 
 

@@ -112,9 +112,13 @@ select a.sku_id, p.pool_id, a.reserved[p.place] as quantity
  where a.sku_id = any(:skus::int[]) and a.reserved[p.place] > 0;
 
 -- name: barred
--- Locations that rejected a sku of an order and are not to be asked again yet.
+-- Locations that rejected a sku, of an order or of any, and are not to be asked again yet.
 select order_id::text, sku_id, location_id from rejected_before
- where until > :now and order_id = any(:orders::uuid[]);
+ where until > :now and order_id = any(:orders::uuid[])
+union
+select n.order_id::text, r.sku_id, r.location_id from sku_rest r
+  join order_line n on n.sku_id = r.sku_id and n.open > 0 and n.order_id = any(:orders::uuid[])
+ where r.until > :now;
 
 -- name: bar
 -- These locations are not asked for these skus of these orders again for a while.

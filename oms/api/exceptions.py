@@ -19,6 +19,7 @@ from oms.flows.govern import Exceptional
 from oms.flows.ingest import apply, messages
 from oms.flows.network import rules
 from oms.flows.push import outbox
+from oms.flows.stock import writeoff
 
 READERS = frozenset({"planner", "operator", "approver", "admin"})
 
@@ -100,7 +101,8 @@ async def replay(*, db: Database, cache: Cache, actor: Actor, exception_id: UUID
     tags=["exceptions"],
 )  # fmt: skip
 async def approve(*, db: Database, cache: Cache, actor: Actor, now: datetime, exception_id: UUID) -> Approved:
-    """A person's yes: to a parked part of a feed (two people), or to a fact that its source does not own (one)."""
+    """A person's yes: to a parked part of a feed (two people), to a fact that its source does not own, or to a
+    write-off (one, where another asked)."""
     found = await govern.show(db, actor=actor, exception_id=exception_id)
     person = govern.person_of(actor)
     if found.kind == "feed_parked":
@@ -120,6 +122,9 @@ async def approve(*, db: Database, cache: Cache, actor: Actor, now: datetime, ex
     if found.kind == "policy_waiting":
         version = await policy.decide(db, code=found.subject, is_agreed=True, who=person)
         return Approved(True, f"version {version} is approved")
+    if found.kind == "write_off_waiting":
+        await writeoff.decide(db, write_off_id=UUID(found.subject), agrees=True, actor=actor, now=now, cache=cache)
+        return Approved(True, "it is written off")
     raise Conflict(f"an exception of kind {found.kind} asks for no approval; it can be resolved")
 
 

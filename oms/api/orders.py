@@ -10,7 +10,7 @@ from litestar.params import Parameter
 
 from oms.access import Actor
 from oms.api.paging import Page, read_cursor, write_cursor
-from oms.api.scope import channel_of, check_location, sight_of
+from oms.api.scope import channel_of, check_location, known_location, sight_of
 from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import LINES_MAX, QUANTITY_MAX, NewOrder, OrderLine, ShipTo
@@ -44,6 +44,7 @@ class ShipToBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     country: Annotated[str, msgspec.Meta(min_length=2, max_length=2)] = "US"
     lat: Annotated[float, msgspec.Meta(ge=-90, le=90)] | None = None
     lon: Annotated[float, msgspec.Meta(ge=-180, le=180)] | None = None
+    collect_at: Code | None = None
 
 
 class OrderBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +96,8 @@ async def _order(db: Database, actor: Actor, now: datetime, data: OrderBody) -> 
         raise BadInput("pickup_location: a store's key captures orders that are picked up there; name the store")
     if actor.location_id is not None:
         await check_location(db, actor, data.pickup_location)
+    if data.ship_to.collect_at is not None:
+        await known_location(db, data.ship_to.collect_at)
     fields = msgspec.structs.asdict(data)
     del fields["channel"]
     return NewOrder(**fields | {

@@ -6,7 +6,7 @@ import weakref
 from oms import access, named
 from oms.access import Actor
 from oms.db import Database
-from oms.errors import NotFound
+from oms.errors import BadInput, NotFound
 from oms.flows.order.change import Sight
 
 FOUND_SECONDS = 10.0
@@ -35,6 +35,24 @@ async def check_location(db: Database, actor: Actor, code: str | None) -> None:
         place = (await named.places_of(connection, [code])).get(code)
     if place is None or not access.sees_location(actor, place.location_id):
         raise NotFound(f"no location has the code {code!r}")
+
+
+async def known_location(db: Database, code: str) -> int:
+    """The id of a location by its code, whoever asks; NotFound where there is none."""
+    async with db.connection() as connection:
+        place = (await named.places_of(connection, [code])).get(code)
+    if place is None:
+        raise NotFound(f"no location has the code {code!r}")
+    return place.location_id
+
+
+async def location_of(db: Database, actor: Actor, code: str | None) -> int:
+    """The id of a location that the caller names, or of its own store; NotFound where it is not theirs."""
+    if code is None:
+        if actor.location_id is None:
+            raise BadInput("location: name the location, as this key is bound to no store")
+        return actor.location_id
+    return access.require_location(actor, await known_location(db, code), code)
 
 
 def channels_seen(actor: Actor) -> list[int] | None:

@@ -103,7 +103,7 @@ class Source(Row, frozen=True, kw_only=True):
     absent_is_zero: bool | UnsetType = UNSET
     sums_rows: bool | UnsetType = UNSET
     deducted_holds: list[Code] | UnsetType = UNSET
-    additions: dict[str, Literal["at_once", "baseline", "approver"]] | UnsetType = UNSET
+    additions: dict[str, Literal["at_once", "baseline", "approver", "inspection", "put_away"]] | UnsetType = UNSET
     gates: dict[str, Any] | UnsetType = UNSET
     folder: Text | UnsetType | None = UNSET
     morning_at: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET

@@ -31,12 +31,13 @@ class OrderLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShipTo(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an order goes."""
+    """Where an order goes; `collect_at` is the store where its customer collects what is shipped there."""
 
     postal_code: str
     country: str = "US"
     lat: float | None = None
     lon: float | None = None
+    collect_at: str | None = None
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +67,9 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("at", "who", "reservation", "channel_id", "sold_there"):
             del content[name]
         content["placed_at"] = self.placed_at.timestamp()
+        content["ship_to"] = msgspec.structs.asdict(self.ship_to)
+        if self.ship_to.collect_at is None:  # an order that knew nothing of it is the same order
+            del content["ship_to"]["collect_at"]
         return hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()
 
 

@@ -8,16 +8,11 @@ import msgspec
 
 from oms import ledger
 from oms.db import Connection
+from oms.domain.additions import hold_of_addition
 from oms.ledger import Move
 
 REDUCING = {"sale", "shipment", "transfer"}
 RAISING = {"return", "receipt"}
-ADDITIONS = {
-    # kind of location -> kind of movement -> when its units may be sold (model.md, "Reductions at once")
-    "store": {"receipt": "approver", "return": "approver", "adjustment": "at_once"},
-    "*": {"receipt": "baseline", "return": "baseline", "adjustment": "baseline"},
-}
-HOLD_CODES = {"baseline": "until_baseline", "approver": "until_released"}
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +86,7 @@ def addition_hold(fact: Fact, teller: Teller) -> str | None:
     """The hold code under which an addition waits, or None when it may be sold at once."""
     if fact.hold is not None:
         return fact.hold
-    defaults = ADDITIONS.get(fact.location_kind, ADDITIONS["*"])
-    return HOLD_CODES.get(teller.additions.get(fact.kind, defaults.get(fact.kind, "at_once")))
+    return hold_of_addition(fact.kind, location_kind=fact.location_kind, additions=teller.additions)
 
 
 class Settled(msgspec.Struct, frozen=True):

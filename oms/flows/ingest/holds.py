@@ -9,8 +9,8 @@ from oms import ledger, record
 from oms.access import Actor, sees_location
 from oms.cache import Cache
 from oms.db import Database, Sql
+from oms.domain.additions import HOLD_CODES
 from oms.errors import BadInput, NotFound
-from oms.flows.ingest.facts import HOLD_CODES
 
 sql = Sql("messages")
 
