@@ -11,6 +11,7 @@ from brokering.promises import keepable
 Rule = Callable[[Problem, Plan], list[str]]
 CENTS_SLACK = 0.001
 """Two ways of rounding half a cent may differ; per line."""
+MINUTES_SLACK = 1e-6
 
 
 def each_line_once(problem: Problem, plan: Plan) -> list[str]:
@@ -75,6 +76,19 @@ def capacity_suffices(problem: Problem, plan: Plan) -> list[str]:
             if most is not None and used > max(0, most):
                 where = f"location {place}" if slot is None else f"slot {slot} of location {place}"
                 faults.append(f"{where} takes {used} {what}, may take {most}")
+    return faults
+
+
+def labor_suffices(problem: Problem, plan: Plan) -> list[str]:
+    """No location works more minutes than it has."""
+    book, faults = Book(problem), []
+    for labor in problem.labor:
+        here = [a for a in plan.assignments if a.location_id == labor.location_id]
+        packages = {book.package(book.orders[book.lines[a.line_id].order_id], a) for a in here}
+        minutes = labor.package_minutes * len(packages) + labor.line_minutes * len(here)
+        minutes += labor.unit_minutes * sum(a.quantity for a in here)
+        if minutes > labor.minutes_max + MINUTES_SLACK:
+            faults.append(f"location {labor.location_id} works {minutes:g} minutes, has {labor.minutes_max:g}")
     return faults
 
 
@@ -179,7 +193,7 @@ def cost_is_true(problem: Problem, plan: Plan) -> list[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    each_line_once, stock_suffices, capacity_suffices, place_may_serve, limits_are_kept, split_is_kept,
+    each_line_once, stock_suffices, capacity_suffices, labor_suffices, place_may_serve, limits_are_kept, split_is_kept,
     promises_are_kept, no_class_overtakes, cost_is_true,
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from brokering.evaluate import order_cents
 from brokering.executors import Here, Processes
 from brokering.flow import replan_single_units, single_units
 from brokering.improve import improve
+from brokering.labor import keep_labor
 from brokering.matrix import Floats, Ints, Matrix
 from brokering.near import Near
 from brokering.numbering import compile_problem
@@ -105,6 +106,7 @@ def _brokered(
             tell=lambda n: progress("pieces", n, pieces_max) if progress else None,
         )  # fmt: skip
     give_way(m, state, price)
+    keep_labor(m, state, price, problem.labor, seed=seed)
     done("improved")
     plan = as_plan(problem, m, state, room, bound=lower, phases=phases, explain=explain, price=price)
     done("explained")

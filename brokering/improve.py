@@ -17,7 +17,7 @@ from brokering.prices import Prices
 from brokering.rounds import State
 
 LOSS_CENTS = (10, 5, 2)
-PIECE_ORDERS = (8000, 8000, 12_000)
+PIECE_ORDERS = (4000, 12_000, 4000)
 PIECE_SECONDS_MAX = 20.0
 AT_ONCE = 2
 """Pieces planned side by side, however many processes there are: the plan does not depend on their number."""

@@ -256,10 +256,12 @@ def planned(problem: Problem, decided: Sequence[Assignment]) -> Plan:
         key: n
         for n, key in enumerate(zip(m.location_ids.tolist(), m.place_slot.tolist(), m.place_day.tolist(), strict=True))
     }
-    line_at = {problem.lines[index].line_id: n for n, index in enumerate(m.line_index.tolist())}
+    parts: dict[tuple[int, int], list[int]] = {}
+    for n, index in enumerate(m.line_index.tolist()):
+        parts.setdefault((problem.lines[index].line_id, int(m.line_quantity[n])), []).append(n)
     at = np.full(len(m.item_order), -1, np.int64)
     for a in decided:
         place = places[a.location_id, -1 if a.slot is None else a.slot, a.day]
-        at[m.line_item[line_at[a.line_id]]] = place
+        at[m.line_item[parts[a.line_id, a.quantity].pop()]] = place
     state.assign(np.arange(m.orders), np.arange(len(at)), at)
     return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)

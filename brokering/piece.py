@@ -8,8 +8,8 @@ from brokering.matrix import Floats, Ints, Matrix, spans
 from brokering.prices import Prices, candidates, with_rows
 from brokering.rounds import State
 
-PLANS = (6, 12, 16)
-WITHIN_CENTS = (300, 600, 1200)
+PLANS = (6, 6, 16)
+WITHIN_CENTS = (300, 300, 1200)
 GAPS = (4e-4, 2e-4, 1e-4)
 """A piece this near its own best is good enough."""
 

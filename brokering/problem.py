@@ -95,6 +95,16 @@ class Stock(msgspec.Struct, frozen=True):
     reject_share: float | None = None
 
 
+class Labor(msgspec.Struct, frozen=True):
+    """Minutes of work that a location has for this run, and what a package, a line and a unit take of them."""
+
+    location_id: int
+    minutes_max: float
+    package_minutes: float = 0.0
+    line_minutes: float = 0.0
+    unit_minutes: float = 0.0
+
+
 class Protected(msgspec.Struct, frozen=True):
     """Units promised in a pool to demand outside the run: the plan may not make them impossible to keep."""
 
@@ -182,6 +192,7 @@ class Problem(msgspec.Struct, frozen=True):
     barred: list[Barred] = []
     policy: Policy = Policy()
     policies: tuple[Policy, ...] = ()
+    labor: tuple[Labor, ...] = ()
 
 
 class Assignment(msgspec.Struct, frozen=True):

@@ -22,6 +22,10 @@ def check(problem: Problem) -> None:
     for place in problem.locations:
         if not place.leave_days:
             raise ValueError(f"location {place.location_id} has no day of leaving; give at least one")
+    if problem.labor and not problem.policy.overtaking:
+        raise ValueError(
+            "limits of labor need a policy that lets classes be overtaken: minutes have no order of classes"
+        )
     policies = (problem.policy, *problem.policies)
     for o in problem.orders:
         if o.policy is not None and not 0 <= o.policy < len(problem.policies):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -19,7 +20,8 @@ def main() -> None:
     while True:
         try:
             tasks = pickle.load(sys.stdin.buffer)
-        except EOFError:
+        except EOFError:  # whoever gave the tasks has ended, perhaps without a word: nothing is left behind
+            shutil.rmtree(files.folder, ignore_errors=True)
             return
         try:
             answer = ("done", [do(task, files, kept) for task in tasks])

@@ -12,6 +12,7 @@ from brokering import (
     RULES,
     Assignment,
     Barred,
+    Labor,
     Limit,
     Line,
     Location,
@@ -73,6 +74,7 @@ BREAKS: dict[str, Callable[[Plan], Plan]] = {
     "each_line_once": lambda p: msgspec.structs.replace(p, assignments=p.assignments[1:]),
     "stock_suffices": lambda p: moved(p, 2, 1),
     "capacity_suffices": lambda p: moved(p, 2, 1),
+    "labor_suffices": lambda p: moved(p, 2, 1),
     "place_may_serve": lambda p: moved(p, 2, 3),
     "limits_are_kept": lambda p: moved(p, 2, 3),
     "split_is_kept": lambda p: moved(p, 3, 2),
@@ -101,6 +103,11 @@ def for_rule(name: str) -> Problem:
         return msgspec.structs.replace(
             given, locations=[*given.locations[:2], shut], pools={1: (1, 2, 3), 2: (2,)}, policy=policy
         )
+    if name == "labor_suffices":
+        return msgspec.structs.replace(
+            given, stock=[Stock(1, 1, 5), *given.stock[1:]], labor=(Labor(1, 22, 8, 1, 1),), policy=Policy(overtaking=True),
+            locations=[msgspec.structs.replace(given.locations[0], capacity_orders=None), *given.locations[1:]],
+        )  # fmt: skip
     if name != "capacity_suffices":
         return given
     near = Location(1, "warehouse", *NEAR, 2)

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from brokering import Limit, Line, Location, Order, Plan, Policy, Problem, Slot, Stock, audit, broker, nearest
+from brokering import Labor, Limit, Line, Location, Order, Plan, Policy, Problem, Slot, Stock, audit, broker, nearest
 from brokering import one_at_a_time as exact_in_turn
 from tests.brokering.small import LIMITS, line, one_order, place
 
@@ -106,6 +106,20 @@ def test_every_term_has_its_weight_and_is_named() -> None:
         }
     with pytest.raises(ValueError, match="no term of cost"):
         broker(one_order(locations=at, stock=stock, policy=Policy(weights={"beauty": 2})))
+
+
+def test_a_location_works_no_more_minutes_than_it_has() -> None:
+    orders = [Order(f"o{n}", *NEW_YORK) for n in range(8)]
+    lines = [line(n + 1, n, 1 + n % 2, f"o{n}") for n in range(8)]
+    places = [place(1, *BOSTON), place(2, *LOS_ANGELES)]
+    stock = [Stock(n, at, 9) for n in range(8) for at in (1, 2)]
+    labor = (Labor(1, 30, 5, 1, 1.5),)
+    problem = Problem(orders, lines, places, stock, {1: (1, 2)}, policy=Policy(overtaking=True), labor=labor)
+    plan = broker(problem, **LIMITS)
+    assert audit(problem, plan) == []
+    assert sum(a.location_id == 1 for a in plan.assignments) == 4 and not plan.unfilled
+    with pytest.raises(ValueError, match="classes"):
+        broker(msgspec.structs.replace(problem, policy=Policy()))
 
 
 def test_classes_may_be_overtaken_where_the_policy_says_so() -> None:
