@@ -16,6 +16,7 @@ import msgspec
 from benchmarks.frame import Missing, machine, table
 
 BENCHMARKS = {
+    "at_once": "orders captured, and rejected, until they are allocated in the online mode",
     "atp": "what may be sold over HTTP, beside a constant answer of the same shape",
     "baseline": "a snapshot of 1,000,000 rows to published availability, beside a bare COPY and upsert",
     "broker": "one joint plan, beside nearest-with-stock and one order at a time",

@@ -30,11 +30,11 @@ class Morning(msgspec.Struct, frozen=True):
 class Retailer:
     """One database with its network, and the quantities that its ERP last told."""
 
-    def __init__(self, *, url: str, folder: Path, skus: int, seed: int = 1) -> None:
+    def __init__(self, *, url: str, folder: Path, skus: int, locations: int = LOCATIONS, seed: int = 1) -> None:
         self.url, self.folder, self.skus = url, folder, skus
         self._random = np.random.default_rng(seed)
-        self._units = self._random.integers(0, UNITS_MAX, skus * LOCATIONS)
-        self._keys = [f"S{k:06d},L{n:03d}," for n in range(LOCATIONS) for k in range(skus)]
+        self._units = self._random.integers(0, UNITS_MAX, skus * locations)
+        self._keys = [f"S{k:06d},L{n:03d}," for n in range(locations) for k in range(skus)]
         self._mornings = 0
 
     @property
@@ -59,18 +59,31 @@ class Retailer:
 
 
 async def open_retailer(
-    url: str, *, name: str, folder: Path, skus: int, channels: Sequence[dict[str, Any]] = CHANNELS
+    url: str,
+    *,
+    name: str,
+    folder: Path,
+    skus: int,
+    channels: Sequence[dict[str, Any]] = CHANNELS,
+    locations: int = LOCATIONS,
 ) -> Retailer:
-    """Makes the database and its network; no stock yet. Pools: web is everywhere, market every second location."""
+    """Makes the database and its network; no stock yet. Pools: web is everywhere, market every second location.
+
+    The locations lie anywhere between the coasts of the United States.
+    """
     connection = await asyncpg.connect(url)
     await connection.execute(f"create database {name}")
     await connection.close()
     url = url.replace("/postgres?", f"/{name}?")
     await migrate(url)
-    codes = [f"L{n:03d}" for n in range(LOCATIONS)]
+    codes = [f"L{n:03d}" for n in range(locations)]
+    chance = np.random.default_rng(3)
     owned = {"facts": ["quantity", "sale"], "locations": codes}
     rows: dict[str, list[dict[str, Any]]] = {
-        "locations": [{"code": code, "kind": "store"} for code in codes],
+        "locations": [
+            {"code": code, "kind": "store", "lat": chance.uniform(30, 48), "lon": chance.uniform(-120, -75)}
+            for code in codes
+        ],
         "pools": [{"code": "web", "locations": codes}, {"code": "market", "locations": codes[::2]}],
         "channels": list(channels),
         "sources": [{"code": "erp", "kind": "erp", "order_level": "sequence", "absent_is_zero": True,
@@ -84,4 +97,4 @@ async def open_retailer(
             assert not loaded.refused, loaded.refused[:3]
     finally:
         await db.close()
-    return await asyncio.to_thread(Retailer, url=url, folder=folder, skus=skus)
+    return await asyncio.to_thread(Retailer, url=url, folder=folder, skus=skus, locations=locations)

@@ -18,7 +18,7 @@ import msgspec
 
 from benchmarks.frame import STOP_SECONDS_MAX, Child, Missing, environment, servers
 from benchmarks.generator import Load, Report
-from benchmarks.retailer import open_retailer
+from benchmarks.retailer import LOCATIONS, open_retailer
 from connectors.feeds.stream import Source
 from connectors.feeds.tabular import Reader
 from oms.cache import Cache
@@ -125,11 +125,13 @@ def rates(found: Sequence[Measured]) -> float:
 
 
 @contextmanager
-def shopfront(*, skus: int, workers: int = 1, role: str = "storefront") -> Iterator[Shopfront]:
+def shopfront(
+    *, skus: int, workers: int = 1, role: str = "storefront", locations: int = LOCATIONS
+) -> Iterator[Shopfront]:
     """The service and its worker with a retailer's stock, projected, and a key of a role; gone afterwards."""
     with servers() as running:
         feeds = Path(running.settings.home) / "feeds"
-        url, key = asyncio.run(_open(running, feeds=feeds, skus=skus, role=role))
+        url, key = asyncio.run(_open(running, feeds=feeds, skus=skus, role=role, locations=locations))
         port = free_port("127.0.0.1")
         server = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.served", url, running.redis_url, str(port), str(workers)],
@@ -155,8 +157,8 @@ def shopfront(*, skus: int, workers: int = 1, role: str = "storefront") -> Itera
                     process.wait()
 
 
-async def _open(running: Running, *, feeds: Path, skus: int, role: str) -> tuple[str, str]:
-    retailer = await open_retailer(running.database_url, name="shopfront", folder=feeds, skus=skus)
+async def _open(running: Running, *, feeds: Path, skus: int, role: str, locations: int) -> tuple[str, str]:
+    retailer = await open_retailer(running.database_url, name="shopfront", folder=feeds, skus=skus, locations=locations)
     morning = await asyncio.to_thread(retailer.snapshot, changed_share=1.0)
     hot = feeds / "hot.csv"
     hot.write_text(f"sku,location,quantity\n{HOT},L000,{HOT_UNITS}\n")

@@ -8,15 +8,15 @@ from brokering.order_of_classes import no_class_overtakes
 from brokering.problem import Assignment, Line, Plan, Problem
 from brokering.promises import keepable
 
-Rule = Callable[[Problem, Plan], list[str]]
+Rule = Callable[[Book, Plan], list[str]]
 CENTS_SLACK = 0.001
 """Two ways of rounding half a cent may differ; per line."""
 MINUTES_SLACK = 1e-6
 
 
-def each_line_once(problem: Problem, plan: Plan) -> list[str]:
+def each_line_once(book: Book, plan: Plan) -> list[str]:
     """A line goes somewhere whole, or stays with a reason; where its policy splits units, this holds for each part."""
-    book, faults = Book(problem), []
+    faults: list[str] = []
     gone: dict[int, list[int]] = defaultdict(list)
     stays = Counter(u.line_id for u in plan.unfilled)
     for a in plan.assignments:
@@ -39,9 +39,8 @@ def each_line_once(problem: Problem, plan: Plan) -> list[str]:
     return faults
 
 
-def stock_suffices(problem: Problem, plan: Plan) -> list[str]:
+def stock_suffices(book: Book, plan: Plan) -> list[str]:
     """No more units of a sku leave a location than are available there, day by day of their coming in."""
-    book = Book(problem)
     used: dict[tuple[int, int, int], int] = defaultdict(int)
     for a in plan.assignments:
         used[book.lines[a.line_id].sku_id, a.location_id, a.day] += a.quantity
@@ -52,9 +51,9 @@ def stock_suffices(problem: Problem, plan: Plan) -> list[str]:
     ]
 
 
-def capacity_suffices(problem: Problem, plan: Plan) -> list[str]:
+def capacity_suffices(book: Book, plan: Plan) -> list[str]:
     """No location, and no slot of one, takes more orders, items or money than it may."""
-    book, faults = Book(problem), []
+    faults: list[str] = []
     packages: dict[tuple[int, int | None], set[tuple[object, ...]]] = defaultdict(set)
     items: dict[tuple[int, int | None], int] = defaultdict(int)
     cents: dict[tuple[int, int | None], int] = defaultdict(int)
@@ -79,10 +78,10 @@ def capacity_suffices(problem: Problem, plan: Plan) -> list[str]:
     return faults
 
 
-def labor_suffices(problem: Problem, plan: Plan) -> list[str]:
+def labor_suffices(book: Book, plan: Plan) -> list[str]:
     """No location works more minutes than it has."""
-    book, faults = Book(problem), []
-    for labor in problem.labor:
+    faults: list[str] = []
+    for labor in book.problem.labor:
         here = [a for a in plan.assignments if a.location_id == labor.location_id]
         packages = {book.package(book.orders[book.lines[a.line_id].order_id], a) for a in here}
         minutes = labor.package_minutes * len(packages) + labor.line_minutes * len(here)
@@ -92,9 +91,8 @@ def labor_suffices(problem: Problem, plan: Plan) -> list[str]:
     return faults
 
 
-def place_may_serve(problem: Problem, plan: Plan) -> list[str]:
+def place_may_serve(book: Book, plan: Plan) -> list[str]:
     """A line is served from its pool, from its own place where it has one, and not where it was rejected."""
-    book = Book(problem)
     faults = []
     for a in plan.assignments:
         line = book.lines[a.line_id]
@@ -103,9 +101,8 @@ def place_may_serve(problem: Problem, plan: Plan) -> list[str]:
     return faults
 
 
-def limits_are_kept(problem: Problem, plan: Plan) -> list[str]:
+def limits_are_kept(book: Book, plan: Plan) -> list[str]:
     """No package breaks a hard limit of its policy: kind, group, distance, days late."""
-    book = Book(problem)
     return [
         f"line {a.line_id} goes from location {a.location_id} beyond a hard limit of its policy"
         for a in plan.assignments
@@ -113,17 +110,17 @@ def limits_are_kept(problem: Problem, plan: Plan) -> list[str]:
     ]
 
 
-def split_is_kept(problem: Problem, plan: Plan) -> list[str]:
+def split_is_kept(book: Book, plan: Plan) -> list[str]:
     """Each order keeps its split policy, and lines that belong together go together or stay together."""
-    book, faults = Book(problem), []
+    faults: list[str] = []
     gone: dict[int, list[Assignment]] = defaultdict(list)
     for a in plan.assignments:
         gone[a.line_id].append(a)
     of_order: dict[str, list[Line]] = defaultdict(list)
-    for n in problem.lines:
+    for n in book.problem.lines:
         of_order[n.order_id].append(n)
     staying = {line.line_id for line, _ in book.left(plan)}
-    for o in problem.orders:
+    for o in book.problem.orders:
         lines = [n for n in of_order[o.order_id] if not n.alone]
         packages = len({(a.location_id, a.slot, a.day) for n in lines for a in gone[n.line_id]})
         most = {"single": 1, "max_packages": o.split_max or 1}.get(o.split)
@@ -143,16 +140,15 @@ def split_is_kept(problem: Problem, plan: Plan) -> list[str]:
     return faults
 
 
-def promises_are_kept(problem: Problem, plan: Plan) -> list[str]:
+def promises_are_kept(book: Book, plan: Plan) -> list[str]:
     """Promises to demand outside the run that could be kept before can be kept after, from what is there now."""
-    book = Book(problem)
     used: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for a in plan.assignments:
         if a.day == 0:
             used[book.lines[a.line_id].sku_id][a.location_id] += a.quantity
     wanted: dict[int, list[tuple[frozenset[int], int]]] = defaultdict(list)
-    for p in problem.protected:
-        wanted[p.sku_id].append((frozenset(problem.pools.get(p.pool_id, ())), p.quantity))
+    for p in book.problem.protected:
+        wanted[p.sku_id].append((frozenset(book.problem.pools.get(p.pool_id, ())), p.quantity))
     faults = []
     for sku, demands in wanted.items():
         rows = book.stock_of.get(sku, {}).items()
@@ -165,9 +161,10 @@ def promises_are_kept(problem: Problem, plan: Plan) -> list[str]:
     return faults
 
 
-def cost_is_true(problem: Problem, plan: Plan) -> list[str]:
+def cost_is_true(book: Book, plan: Plan) -> list[str]:
     """The cost is what packages, lines and what is left add up to, in its terms and decisions too, above the bound."""
-    book, faults, total = Book(problem), [], 0
+    faults: list[str] = []
+    total = 0
     packages: dict[tuple[object, ...], Assignment] = {}
     for a in plan.assignments:
         line = book.lines[a.line_id]
@@ -178,7 +175,7 @@ def cost_is_true(problem: Problem, plan: Plan) -> list[str]:
         order = book.orders[book.lines[a.line_id].order_id]
         total += book.package_cents(order, a.location_id, slot=a.slot, day=a.day)
     total += sum(book.leave_cents(line, units) for line, units in book.left(plan))
-    slack = len(problem.lines) * CENTS_SLACK
+    slack = len(book.problem.lines) * CENTS_SLACK
     if abs(plan.cost - total) > slack:
         faults.append(f"cost is {plan.cost}, its packages and lines add up to {total}")
     if plan.packages != len(packages):
@@ -200,6 +197,7 @@ RULES: tuple[Rule, ...] = (
 
 def audit(problem: Problem, plan: Plan, rules: tuple[Rule, ...] = RULES) -> list[str]:
     """What is wrong with a plan, a sentence each; empty when it is legal."""
-    if faults := each_line_once(problem, plan):
+    book = Book(problem)
+    if faults := each_line_once(book, plan):
         return faults if each_line_once in rules else []
-    return [fault for rule in rules for fault in rule(problem, plan)]
+    return [fault for rule in rules for fault in rule(book, plan)]

@@ -9,6 +9,7 @@ from brokering.assembly import as_plan, warm_prices
 from brokering.costs import order_costs
 from brokering.matrix import INF, UNLIMITED, Floats, Ints, Matrix
 from brokering.numbering import compile_problem
+from brokering.prices import Prices
 from brokering.problem import Assignment, Location, Plan, Problem, Shadow, Stock
 from brokering.protect import room_beside
 from brokering.rounds import State
@@ -28,6 +29,7 @@ class Online:
         self._problem = problem
         m = self.m
         self.room = room_beside(m, problem)
+        self.opening = self.room.copy()
         self.capacity = m.capacity.copy()
         self._of: dict[str, list[int]] = {}
         for order, index in enumerate(m.order_index.tolist()):
@@ -48,6 +50,10 @@ class Online:
             work += one_work / len(prices)
         self._cell = cell.astype(np.float32)
         self._work = work.astype(np.float32)
+
+    def prices(self) -> Prices:
+        """The prices that it decides by."""
+        return Prices(self._cell, self._work, np.arange(self.m.cells), self.room)
 
     def stock_left(self, rows: Sequence[Stock]) -> list[Stock]:
         """These rows of stock with what is left of them; those of skus that no order here wants as they are."""
@@ -248,9 +254,9 @@ def _best(package: Floats, cost: Floats, leave: Floats, *, complete: bool, packa
     return position
 
 
-def planned(problem: Problem, decided: Sequence[Assignment]) -> Plan:
-    """Decisions as a plan of a whole problem, with its cost; nothing bounds it."""
-    m = compile_problem(problem)
+def planned(problem: Problem, decided: Sequence[Assignment], online: Online | None = None) -> Plan:
+    """Decisions as a plan of a whole problem, with its cost; nothing bounds it. Explained by whom decided, where given."""
+    m = compile_problem(problem) if online is None else online.m
     state = State(m, m.cell_stock)
     places = {
         key: n
@@ -264,4 +270,8 @@ def planned(problem: Problem, decided: Sequence[Assignment]) -> Plan:
         place = places[a.location_id, -1 if a.slot is None else a.slot, a.day]
         at[m.line_item[parts[a.line_id, a.quantity].pop()]] = place
     state.assign(np.arange(m.orders), np.arange(len(at)), at)
-    return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)
+    if online is None:
+        return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)
+    return as_plan(
+        problem, m, state, online.opening, bound=0, phases={}, explain=True, price=online.prices()
+    )  # fmt: skip

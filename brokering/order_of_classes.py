@@ -3,19 +3,18 @@
 from collections import defaultdict
 
 from brokering.book import Book
-from brokering.problem import Assignment, Plan, Problem
+from brokering.problem import Assignment, Plan
 
 
-def no_class_overtakes(problem: Problem, plan: Plan) -> list[str]:
+def no_class_overtakes(book: Book, plan: Plan) -> list[str]:
     """What a higher class leaves did not go to a lower one: not its stock, not the work of its location.
 
     Told for orders that may split freely, part by part; a line that costs more to send than to leave loses nothing.
     """
-    if problem.policy.overtaking:
+    if book.problem.policy.overtaking:
         return []
-    book = Book(problem)
-    lowest = min((o.priority for o in problem.orders), default=0)
-    promised = {p.sku_id for p in problem.protected}
+    lowest = min((o.priority for o in book.problem.orders), default=0)
+    promised = {p.sku_id for p in book.problem.protected}
     of_cell: dict[tuple[int, int, int], list[Assignment]] = defaultdict(list)
     at_place: dict[tuple[int, int | None, int], list[Assignment]] = defaultdict(list)
     packages_of: dict[str, set[tuple[int, int | None, int]]] = defaultdict(set)

@@ -101,7 +101,14 @@ folders = sql.rows("folders", Folder)
 shops = sql.rows("shops", Shop)
 try_lock = sql.one("try_lock", bool)
 unlock = sql.one("unlock", bool)
+is_locked = sql.one("is_locked", bool)
 analyze = sql.run("analyze")
+
+
+async def is_on(db: Database) -> bool:
+    """Whether a morning is running, in whatever process."""
+    async with db.connection() as tx:
+        return await is_locked(tx, lock=MORNING_LOCK)
 
 
 @asynccontextmanager

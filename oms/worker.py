@@ -23,7 +23,7 @@ from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
-from oms.flows.broker import policy
+from oms.flows.broker import online, policy
 from oms.flows.fulfill import answers, collect, handoff
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
@@ -40,8 +40,10 @@ from oms.settings import Settings
 log = structlog.get_logger("oms.worker")
 
 SWEEP_SECONDS = 10
-BROKER_WAKE_SECONDS = 5.0
-"""The longest that a run planned by a wake-up may take: rejections are brokered again soon."""
+DUE_SECONDS = 1.0
+"""The longest that an order waits to be decided at once where its wake-up was lost."""
+NEVER_MINUTES = 100_000
+"""More than a day has."""
 PUSHES_KEPT_DAYS = 30
 UPDATES_KEPT_DAYS = 90
 
@@ -118,17 +120,17 @@ async def mornings(ctx: Context) -> None:
 
 
 async def broker_now(ctx: Context) -> None:
-    """Everything captured and not yet allocated is brokered, every N minutes."""
+    """What is open is brokered in one plan when its channel says: its own minutes, or every N for what was due at once."""
     settings: Settings = ctx["settings"]
-    minutes = settings.broker_every_minutes
-    if not minutes or clock().minute % minutes:
-        return
-    await _broker(ctx, seconds=settings.broker_seconds)
+    now = clock()
+    minute, every = now.hour * 60 + now.minute + 1, settings.broker_every_minutes or NEVER_MINUTES
+    if await schedule.anything_open(ctx["db"], minute=minute, every=every):
+        await _broker(ctx, which=broker.Which(minute=minute, every=every))
 
 
-async def _broker(ctx: Context, *, seconds: float) -> None:
-    if await schedule.anything_open(ctx["db"]):
-        await broker.run(ctx["db"], who="oms", now=clock(), seconds=seconds, cache=ctx["cache"])
+async def _broker(ctx: Context, *, which: broker.Which) -> None:
+    seconds = ctx["settings"].broker_seconds
+    await broker.run(ctx["db"], who="oms", now=clock(), seconds=seconds, cache=ctx["cache"], which=which)
 
 
 async def forget(ctx: Context) -> None:
@@ -153,16 +155,27 @@ JOBS = [
 ]
 
 
-async def follow_broker(ctx: Context) -> None:
-    """A wake-up (a rejection, a capture) is brokered soon; those of one moment together."""
+async def follow_due(ctx: Context) -> None:
+    """Orders that are due at once are decided, those of one moment together; very many of them in one plan."""
+    known = online.Known()
     while True:
-        if await ctx["cache"].wait(["broker", "ingest", "parked"], SWEEP_SECONDS) is not None:
-            await _safely("broker", _after_wake(ctx))
+        await ctx["cache"].wait(["broker"], DUE_SECONDS)
+        await _safely("orders at once", _decide_due(ctx, known))
 
 
-async def _after_wake(ctx: Context) -> None:
-    await sweep(ctx)
-    await _broker(ctx, seconds=BROKER_WAKE_SECONDS)
+async def _decide_due(ctx: Context, known: online.Known) -> None:
+    if await the_morning.is_on(ctx["db"]):
+        return  # it plans what it captured, and all else that is open, in one
+    if await online.decide_due(ctx["db"], known, who="oms", now=clock(), cache=ctx["cache"]) is None:
+        await online.forget_due(ctx["db"])
+        await _broker(ctx, which=broker.ALL_OPEN)
+
+
+async def follow_arrivals(ctx: Context) -> None:
+    """Feeds and messages that came are taken up soon."""
+    while True:
+        if await ctx["cache"].wait(["ingest", "parked"], SWEEP_SECONDS) is not None:
+            await _safely("arrivals", sweep(ctx))
 
 
 async def _safely(what: str, work: Coroutine[Any, Any, Any]) -> None:
@@ -203,7 +216,8 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
     )  # fmt: skip
     loops = [
         asyncio.create_task(follow_touched(db, cache, clock=clock)),
-        asyncio.create_task(follow_broker(ctx)),
+        asyncio.create_task(follow_due(ctx)),
+        asyncio.create_task(follow_arrivals(ctx)),
         asyncio.create_task(follow_channels(ctx)),
     ]
     try:

@@ -1,7 +1,7 @@
 -- name: begin_run
 -- A run that starts.
-insert into run (dry_run, policy, policies, seconds_max, seed, asked_by)
-values (:dry_run, :policy, :policies, :seconds, :seed, :who)
+insert into run (dry_run, policy, policies, seconds_max, seed, asked_by, mode, state)
+values (:dry_run, :policy, :policies, :seconds, :seed, :who, :mode, case :mode when 'online' then 'planned' else 'reading' end)
 returning run_id;
 
 -- name: hold_run
@@ -24,18 +24,21 @@ select state, dry_run from run where run_id = :run_id and state in ('reading', '
 -- name: open_orders
 -- Orders with open lines that may be brokered: not held, their location on. What of an order is allocated already
 -- counts for its split rule: nothing more of a single one goes from elsewhere, and packages that are made are made.
+-- All of them; or these; or those whose channel says now, at a minute of the day.
 select o.order_id::text, (o.ship_to ->> 'lat')::float8 as lat, (o.ship_to ->> 'lon')::float8 as lon, o.priority, o.split,
        greatest(1, o.split_max - cardinality(w.there)) as split_max, o.promise_days,
        coalesce(o.pickup_location_id, case when o.split in ('single', 'keep_together')
                                              or (o.split = 'max_packages' and o.split_max <= cardinality(w.there))
                                            then w.there[1] end) as location_id
-  from orders o
+  from orders o join channel c using (channel_id)
   cross join lateral (select coalesce(array_agg(distinct f.location_id), '{}') as there
                         from fulfillment f
                        where f.order_id = o.order_id and f.state not in ('rejected', 'recalled')
                          and exists (select from fulfillment_line n
                                       where n.fulfillment_id = f.fulfillment_id and n.quantity > 0)) w
  where exists (select from order_line l where l.order_id = o.order_id and l.open > 0 and l.hold is null)
+   and (:orders::uuid[] is null or o.order_id = any(:orders))
+   and (:minute::int is null or is_brokered_at(c.brokering, o.method, :minute, :every))
    and not exists (select from decision d join run r using (run_id)
                     where d.order_id = o.order_id and d.state = 'planned' and r.state = 'planned' and not r.dry_run
                       and r.run_id <> :run_id)
@@ -91,7 +94,8 @@ select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days
  where o.order_id = any(:orders::uuid[]) order by o.order_id;
 
 -- name: asked_of
--- Units that locations were asked for in 90 days and rejected: of each location, and of these skus there.
+-- Units that locations were asked for in 90 days and rejected: of each location, and of these skus there; of no skus
+-- named, of all that were ever rejected there.
 with given as (
   select f.location_id, n.sku_id, n.given, n.rejected
     from fulfillment f join fulfillment_line n using (fulfillment_id)
@@ -101,7 +105,8 @@ select location_id, null::int as sku_id, sum(given)::int as asked, sum(rejected)
   from given group by location_id
 union all
 select location_id, sku_id, sum(given)::int, sum(rejected)::int
-  from given where sku_id = any(:skus::int[]) group by location_id, sku_id;
+  from given where :skus::int[] is null or sku_id = any(:skus) group by location_id, sku_id
+ having :skus is not null or sum(rejected) > 0;
 
 -- name: reserved_of
 -- What is promised of these skus in each pool, by everybody.
@@ -213,9 +218,29 @@ returning summary;
 -- The run cannot go on, with the reason.
 update run set state = 'failed', finished_at = clock_timestamp(), summary = summary || :summary where run_id = :run_id;
 
--- name: last_prices
--- The prices of the last run that was no trial; null where there was none.
-select prices from run where prices is not null and not dry_run order by run_id desc limit 1;
+-- name: recent_prices
+-- The prices of the last runs, newest first.
+select run_id, prices from run where prices is not null and (not dry_run or mode = 'prices') order by run_id desc limit :limit;
+
+-- name: newest_priced
+-- The newest run with prices.
+select run_id from run where prices is not null and (not dry_run or mode = 'prices') order by run_id desc limit 1;
+
+-- name: take_due
+-- Takes reasons to decide orders, the oldest first; what another decides is left to it.
+select due_id, order_id from broker_due order by due_id limit :limit for update skip locked;
+
+-- name: count_due
+-- How many reasons wait, counted up to a limit.
+select count(*)::int from (select from broker_due limit :limit) as n;
+
+-- name: drop_all_due
+-- All reasons that are committed now are done.
+delete from broker_due;
+
+-- name: drop_due
+-- These reasons are done.
+delete from broker_due where due_id = any(:ids::bigint[]);
 
 -- name: prices_of
 -- Where one more unit would have saved most, by the prices of a run.
@@ -233,13 +258,15 @@ select l.code as location, (p ->> 1)::float8 as order_cents, (p ->> 2)::float8 a
 
 -- name: run_row
 -- A run.
-select run_id as id, state, dry_run, policy, policies, seconds_max, seed, asked_by, started_at, finished_at, summary
+select run_id as id, mode, state, dry_run, policy, policies, seconds_max, seed, asked_by, started_at, finished_at, summary
   from run where run_id = :run_id;
 
 -- name: runs_page
 -- Runs, newest first.
-select run_id as id, state, dry_run, policy, policies, seconds_max, seed, asked_by, started_at, finished_at, summary
-  from run where (:before::uuid is null or run_id < :before) order by run_id desc limit :limit;
+select run_id as id, mode, state, dry_run, policy, policies, seconds_max, seed, asked_by, started_at, finished_at, summary
+  from run
+ where (:before::uuid is null or run_id < :before) and mode = coalesce(:mode, mode) and (:mode::text is not null or mode <> 'online')
+ order by run_id desc limit :limit;
 
 -- name: decisions_of
 -- The decisions of a run, of one order where a number is given.

@@ -14,6 +14,12 @@ select pg_try_advisory_lock(:lock::bigint);
 -- The morning is over.
 select pg_advisory_unlock(:lock::bigint);
 
+-- name: is_locked
+-- Whether any session of this database runs the morning now.
+select exists (select from pg_locks
+                where locktype = 'advisory' and objsubid = 1 and classid = 0 and objid = :lock::bigint::oid
+                  and database = (select oid from pg_database where datname = current_database()));
+
 -- name: analyze
 -- What was loaded is known to the planner before orders are; of an empty table it would remember that for good.
 do $$

@@ -93,22 +93,23 @@ select location_id, segment from layout_location where layout_id = (select max(l
 -- Channels as their callers write them.
 select c.code, jsonb_build_object(
          'code', c.code, 'name', c.name, 'pool', p.code, 'kind', c.kind, 'mode', c.mode, 'buffer', c.buffer,
-         'cap', c.cap, 'reset_minutes', c.reset_minutes, 'settings', c.settings, 'on', c.is_on) as body
+         'cap', c.cap, 'reset_minutes', c.reset_minutes, 'brokering', c.brokering, 'settings', c.settings,
+         'on', c.is_on) as body
   from channel c join pool p using (pool_id)
  where (:codes::text[] is null or c.code = any(:codes)) and c.code > :after
  order by c.code limit :limit::int;
 
 -- name: write_channels
 -- Makes or changes channels; a change of mode or pool starts with a reset.
-insert into channel as c (code, name, pool_id, kind, mode, buffer, cap, reset_minutes, settings, is_on)
-select r.code, r.name, p.pool_id, r.kind, r.mode, r.buffer, r.cap, r.reset_minutes, r.settings, r."on"
+insert into channel as c (code, name, pool_id, kind, mode, buffer, cap, reset_minutes, brokering, settings, is_on)
+select r.code, r.name, p.pool_id, r.kind, r.mode, r.buffer, r.cap, r.reset_minutes, r.brokering, r.settings, r."on"
   from jsonb_to_recordset(:rows) as r(code text, name text, pool text, kind text, mode text, buffer int, cap int,
-       reset_minutes int, settings jsonb, "on" boolean)
+       reset_minutes int, brokering jsonb, settings jsonb, "on" boolean)
   join pool p on p.code = r.pool
 on conflict (code) do update
   set name = excluded.name, pool_id = excluded.pool_id, kind = excluded.kind, mode = excluded.mode,
       buffer = excluded.buffer, cap = excluded.cap, reset_minutes = excluded.reset_minutes,
-      settings = excluded.settings, is_on = excluded.is_on,
+      brokering = excluded.brokering, settings = excluded.settings, is_on = excluded.is_on,
       reset_due = c.reset_due or (c.kind, c.mode, c.pool_id, c.is_on)
                                  <> (excluded.kind, excluded.mode, excluded.pool_id, excluded.is_on);
 

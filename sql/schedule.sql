@@ -18,8 +18,9 @@ values (:state, :who, (select source_id from source where code = :source), :star
 select code from channel where is_on and kind <> 'none' order by code;
 
 -- name: has_open
--- Whether any line waits to be brokered.
-select exists (select from order_line where open > 0 and hold is null);
+-- Whether any line waits to be brokered, at this minute of the day.
+select exists (select from order_line l join orders o using (order_id) join channel c using (channel_id)
+                where l.open > 0 and l.hold is null and is_brokered_at(c.brokering, o.method, :minute, :every));
 
 -- name: stale_locations
 -- Locations whose owner's snapshot is older than its source allows.

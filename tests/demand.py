@@ -59,7 +59,9 @@ async def captured(db: Database, new: NewOrder) -> UUID:
 async def planned(db: Database, net: Net, order_id: UUID, *parts: tuple[str, int, str]) -> UUID:
     """A run that plans (line, units, location) of an order, as the engine would have."""
     async with db.transaction() as tx:
-        run_id = await broker.begin_run(tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="test")
+        run_id = await broker.begin_run(
+            tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="test", mode="joint"
+        )
         lines = {
             r[0]: r
             for r in await tx.fetch("select line, line_id, version from order_line where order_id = $1", order_id)

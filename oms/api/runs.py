@@ -1,7 +1,7 @@
 """Brokering runs: asked for, read, and why each line went where it went."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -22,6 +22,8 @@ SECONDS_MAX = 600
 
 Cursor = Annotated[str | None, QueryParameter(max_length=1000, description="`next` of the page before.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Items of a page.")]
+
+Mode = Literal["joint", "online", "prices"]
 
 
 class RunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,10 +64,12 @@ async def start_run(
 
 
 @get("/v1/runs", opt={"roles": READERS}, tags=["runs"])
-async def list_runs(*, db: Database, actor: Actor, cursor: Cursor = None, limit: Limit = 100) -> Page[broker.Run]:
-    """Runs, the newest first."""
+async def list_runs(
+    *, db: Database, actor: Actor, mode: Mode | None = None, cursor: Cursor = None, limit: Limit = 100
+) -> Page[broker.Run]:
+    """Runs, the newest first: those of a mode, else all but the decisions of a moment (`online`)."""
     check_unbound(actor)
-    found = await broker.listed(db, before=read_cursor(cursor, UUID), limit=limit + 1)
+    found = await broker.listed(db, before=read_cursor(cursor, UUID), limit=limit + 1, mode=mode)
     shown = found[:limit]
     return Page(shown, write_cursor(shown[-1].id) if len(found) > limit else None)
 

@@ -1,6 +1,7 @@
 """What may be written of a plan: lines that fit, and those that their order's split rule binds to them. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
+from uuid import UUID
 
 import msgspec
 
@@ -12,6 +13,13 @@ class Planned(msgspec.Struct, frozen=True):
     version: int
     location_id: int
     quantity: int
+
+
+class OrderPlan(msgspec.Struct, frozen=True):
+    """What a run planned for an order."""
+
+    order_id: UUID
+    plan: list[Planned]
 
 
 class Fate(msgspec.Struct, frozen=True):

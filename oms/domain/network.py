@@ -58,7 +58,7 @@ class Pool(Row, frozen=True, kw_only=True):
 
 
 class Channel(Row, frozen=True, kw_only=True):
-    """Where demand comes from; it sells from one pool."""
+    """Where demand comes from; it sells from one pool. `brokering` says when, by method or `*`: minutes, or a word."""
 
     code: Code
     name: Text | UnsetType = UNSET
@@ -68,6 +68,7 @@ class Channel(Row, frozen=True, kw_only=True):
     buffer: Count | UnsetType = UNSET
     cap: Count | UnsetType | None = UNSET
     reset_minutes: Annotated[int, Meta(ge=1, le=100_000)] | UnsetType = UNSET
+    brokering: dict[Code, Literal["at_once", "nightly"] | Annotated[int, Meta(ge=1, le=1440)]] | UnsetType = UNSET
     settings: dict[str, Any] | UnsetType = UNSET
     on: bool | UnsetType = UNSET
 
@@ -253,7 +254,7 @@ KINDS: dict[str, Kind] = {
         Kind("pools", "pool", Pool, defaults={"name": "", "locations": []}, grouped=("locations", "location")),
         Kind("channels", "channel", Channel, needs=("pool",), refers={"pool": "pool"}, defaults={
             "name": "", "kind": "none", "mode": "reset", "buffer": 0, "cap": None, "reset_minutes": 60,
-            "settings": {}, "on": True}),
+            "brokering": {}, "settings": {}, "on": True}),
         Kind("sources", "source", Source, needs=("kind",), defaults={
             "name": "", "quantity_kind": "physical", "order_level": "window", "window_seconds": 900,
             "deducts_at": "ship", "acknowledges": True, "absent_is_zero": False, "sums_rows": False,

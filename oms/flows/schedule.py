@@ -83,10 +83,10 @@ async def told_channels(db: Database) -> list[str]:
         return await channel_codes(tx)
 
 
-async def anything_open(db: Database) -> bool:
-    """Whether any line waits to be brokered."""
+async def anything_open(db: Database, *, minute: int, every: int) -> bool:
+    """Whether any line waits to be brokered, at this minute of the day."""
     async with db.connection() as tx:
-        return await has_open(tx)
+        return await has_open(tx, minute=minute, every=every)
 
 
 async def raise_stale(db: Database, *, now: datetime) -> int:

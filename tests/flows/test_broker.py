@@ -92,7 +92,9 @@ async def test_a_run_that_was_killed_after_its_plan_is_written_once_by_whoever_t
 
 async def test_a_run_that_was_killed_while_it_read_is_given_up(db: Database, net: Net) -> None:
     async with db.transaction() as tx:
-        run_id = await broker.begin_run(tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="test")
+        run_id = await broker.begin_run(
+            tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="test", mode="joint"
+        )
     assert await broker.resume(db, who="test", now=NOW) == 1
     assert (await broker.read(db, run_id=run_id)).state == "failed"
     with pytest.raises(NotFound):

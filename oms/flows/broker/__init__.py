@@ -11,16 +11,17 @@ from oms.cache import Cache
 from oms.db import Database, Sql
 from oms.errors import NotFound
 from oms.flows.broker.allocate import apply, take_run
-from oms.flows.broker.planning import Progress, plan
+from oms.flows.broker.planning import ALL_OPEN, Progress, Which, plan
 from oms.flows.broker.policy import in_force
 
 sql = Sql("broker")
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A brokering run."""
+    """A brokering run. `mode` joint: all that is open in one plan; online: orders of a moment; prices: nothing else."""
 
     id: UUID
+    mode: str
     state: str
     dry_run: bool
     policy: str | None
@@ -85,6 +86,7 @@ async def run(
     policy: str | None = None,
     cache: Cache | None = None,
     progress: Progress | None = None,
+    which: Which = ALL_OPEN,
 ) -> Run:
     """One brokering run over everything that is open: planned, kept as decisions, then allocated.
 
@@ -98,13 +100,20 @@ async def run(
     async with db.connection() as session:  # its lock says that a worker is at the run, and ends with it
         async with session.transaction():
             run_id = await begin_run(
-                session, dry_run=dry_run, policy=policy, policies=named, seconds=seconds, seed=seed, who=who
+                session,
+                dry_run=dry_run,
+                policy=policy,
+                policies=named,
+                seconds=seconds,
+                seed=seed,
+                who=who,
+                mode="joint",
             )
             await hold_run(session, run_id=run_id)
         try:
             await plan(
                 db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policies=policies,
-                is_for_all=policy is not None, progress=progress,
+                is_for_all=policy is not None, progress=progress, which=which,
             )  # fmt: skip
         except Exception as error:
             await _failed(db, run_id=run_id, error=error)
@@ -153,10 +162,10 @@ async def read(db: Database, *, run_id: UUID) -> Run:
     return found
 
 
-async def listed(db: Database, *, before: UUID | None, limit: int) -> list[Run]:
-    """Runs, newest first."""
+async def listed(db: Database, *, before: UUID | None, limit: int, mode: str | None = None) -> list[Run]:
+    """Runs, newest first: of a mode, or all but the online ones."""
     async with db.connection() as tx:
-        return await runs_page(tx, before=before, limit=limit)
+        return await runs_page(tx, before=before, limit=limit, mode=mode)
 
 
 async def why(db: Database, *, run_id: UUID, number: str | None, after: UUID | None, limit: int) -> list[Decided]:

@@ -10,7 +10,7 @@ from oms import ledger, record
 from oms.book import PROMISE_BROKEN, Book
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
-from oms.domain.allocation import Fate, Planned, bind_split
+from oms.domain.allocation import Fate, OrderPlan, Planned, bind_split
 from oms.domain.calendar import local_day
 from oms.flows.broker.planning import Progress
 
@@ -68,13 +68,6 @@ class Made(msgspec.Struct, frozen=True):
     fulfillment_id: UUID
     order_id: UUID
     location_id: int
-
-
-class OrderPlan(msgspec.Struct, frozen=True):
-    """What a run planned for an order."""
-
-    order_id: UUID
-    plan: list[Planned]
 
 
 take_run = sql.maybe("take_run", Taken)

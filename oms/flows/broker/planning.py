@@ -27,9 +27,10 @@ from brokering import (
 )
 from brokering.policies import Subject, Version, hints, policy_for
 from oms import record
-from oms.db import Database, Sql
+from oms.db import Connection, Database, Sql
 from oms.domain import places
-from oms.domain.acceptance import Asked, shares
+from oms.domain.acceptance import Asked, Shares, shares
+from oms.domain.allocation import OrderPlan, Planned
 from oms.domain.promise import Hours, ships_on
 
 sql = Sql("broker")
@@ -82,7 +83,18 @@ subjects_of = sql.rows("subjects_of", Subject)
 asked_of = sql.rows("asked_of", Asked)
 keep_decisions = sql.run("keep_decisions")
 planned = sql.maybe("planned", UUID)
-last_prices = sql.maybe("last_prices", dict)
+recent_prices = sql.rows("recent_prices", tuple)
+
+
+class Which(msgspec.Struct, frozen=True):
+    """Which open orders: all, or these, or those brokered at a minute of the day (what is left, `every` so many)."""
+
+    orders: list[UUID] | None = None
+    minute: int | None = None
+    every: int = 1
+
+
+ALL_OPEN = Which()
 
 
 async def plan(
@@ -96,42 +108,49 @@ async def plan(
     policies: list[Version],
     is_for_all: bool,
     progress: Progress | None,
+    which: Which = ALL_OPEN,
 ) -> None:
     """Reads what is open, plans it, audits the plan and keeps it as decisions."""
-    problem, told = await read_problem(db, run_id=run_id, now=now, policies=policies, is_for_all=is_for_all)
+    problem, told = await read_problem(
+        db, run_id=run_id, now=now, policies=policies, is_for_all=is_for_all, which=which
+    )
 
     def tell(phase: str, at: int, of: int) -> None:
         if progress:
             progress(f"plan: {phase}", at, of)
 
     async with db.connection() as tx:
-        warm = warm_of(await last_prices(tx))
+        warm = next((warm_of(kept) for _, kept in await recent_prices(tx, limit=1)), None)
     found = await asyncio.to_thread(broker, problem, seconds=seconds, seed=seed, progress=tell, warm=warm)
     faults = await asyncio.to_thread(audit, problem, found)
     assert not faults, f"the plan breaks the law: {faults[:5]}"
     summary = await asyncio.to_thread(summarize, problem, found)
     summary["hints"] = told
+    async with db.transaction() as tx:
+        await keep_plan(tx, run_id=run_id, problem=problem, found=found)
+        await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
+
+
+async def keep_plan(tx: Connection, *, run_id: UUID, problem: Problem, found: Plan) -> list[OrderPlan]:
+    """Keeps a plan as decisions, each with its why; gives what is to be allocated of each order."""
     versions = {n.line_id: n for n in problem.lines}
-    by_order: dict[str, list[dict[str, Any]]] = {o.order_id: [] for o in problem.orders}
+    by_order: dict[str, list[Planned]] = {o.order_id: [] for o in problem.orders}
     for a in found.assignments:
         line = versions[a.line_id]
-        by_order[line.order_id].append(
-            {"line_id": a.line_id, "version": line.version, "location_id": a.location_id, "quantity": a.quantity}
-        )
+        by_order[line.order_id].append(Planned(a.line_id, line.version, a.location_id, a.quantity))
     reasons: dict[str, dict[str, str]] = {}
     for u in found.unfilled:
         reasons.setdefault(versions[u.line_id].order_id, {})[str(u.line_id)] = u.reason
-    async with db.transaction() as tx:
-        for start in range(0, len(found.decisions), DECISIONS_AT_ONCE):
-            some = found.decisions[start : start + DECISIONS_AT_ONCE]
-            # a plan is a list, which an array of jsonb would take for a second dimension: it travels as text
-            await keep_decisions(
-                tx, run_id=run_id, orders=[d.order_id for d in some],
-                plans=[msgspec.json.encode(by_order[d.order_id]).decode() for d in some],
-                whys=[{**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})} for d in some],
-            )  # fmt: skip
-        await record.raise_exceptions(tx, [_somewhere(o) for o in problem.orders if None in (o.lat, o.lon)])
-        await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
+    for start in range(0, len(found.decisions), DECISIONS_AT_ONCE):
+        some = found.decisions[start : start + DECISIONS_AT_ONCE]
+        # a plan is a list, which an array of jsonb would take for a second dimension: it travels as text
+        await keep_decisions(
+            tx, run_id=run_id, orders=[d.order_id for d in some],
+            plans=[msgspec.json.encode(by_order[d.order_id]).decode() for d in some],
+            whys=[{**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})} for d in some],
+        )  # fmt: skip
+    await record.raise_exceptions(tx, [_somewhere(o) for o in problem.orders if None in (o.lat, o.lon)])
+    return [OrderPlan(UUID(order_id), plan) for order_id, plan in by_order.items() if plan]
 
 
 def kept_prices(prices: Shadow) -> dict[str, Any]:
@@ -142,10 +161,8 @@ def kept_prices(prices: Shadow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def warm_of(kept: dict[str, Any] | None) -> Shadow | None:
-    """The prices of a run, where one is kept."""
-    if kept is None:
-        return None
+def warm_of(kept: dict[str, Any]) -> Shadow:
+    """The prices that a run kept."""
     return Shadow([CellPrice(*p) for p in kept["stock"]], [WorkPrice(*p) for p in kept["work"]])
 
 
@@ -159,15 +176,25 @@ def _somewhere(order: Order) -> record.Trouble:
 
 
 async def read_problem(
-    db: Database, *, run_id: UUID, now: datetime, policies: list[Version], is_for_all: bool = False
+    db: Database,
+    *,
+    run_id: UUID,
+    now: datetime,
+    policies: list[Version],
+    is_for_all: bool = False,
+    which: Which = ALL_OPEN,
+    rejected: Shares | None = None,
 ) -> tuple[Problem, list[str]]:
     """Everything that is open and may be brokered, with stock, capacity and what must not be broken; and hints.
 
     Each order is planned by the first of the policies whose scope it is in (by the only one, where that `is_for_all`),
-    by the engine's own weights where there is none. How often a location rejects is learned from 90 days.
+    by the engine's own weights where there is none. How often a location rejects is learned from 90 days, where the caller
+    does not know it (`rejected`).
     """
     async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
-        orders = await open_orders(tx, run_id=run_id, limit=ORDERS_MAX)
+        orders = await open_orders(
+            tx, run_id=run_id, limit=ORDERS_MAX, orders=which.orders, minute=which.minute, every=which.every
+        )
         ids = [o.order_id for o in orders]
         addresses = {
             a.order_id: a for a in await addresses_of(tx, orders=[o.order_id for o in orders if o.lat is None])
@@ -184,7 +211,8 @@ async def read_problem(
             codes[pool_id] = code
         not_again = await barred(tx, now=now, orders=ids)
         subjects = await subjects_of(tx, orders=ids) if policies else []
-        rejected = shares(await asked_of(tx, skus=skus, now=now))
+        if rejected is None:
+            rejected = shares(await asked_of(tx, skus=skus, now=now))
     inside: dict[tuple[int, int], int] = {}
     for n in lines:
         inside[n.sku_id, n.pool_id] = inside.get((n.sku_id, n.pool_id), 0) + n.quantity
