@@ -184,7 +184,8 @@ class Book:
             key=lambda d: -d.quantity,
         )
         allocations = [ledger.Allocation(*key, units) for key, units in self._allocated.items() if units]
-        return await ledger.write(tx, self.rows, demand=demand, allocations=allocations, capped=capped)
+        was = {key: self.stock[key].available for key in self._allocated}
+        return await ledger.write(tx, self.rows, demand=demand, allocations=allocations, was=was, capped=capped)
 
     def _count(self, sku_id: int, pool_id: int, quantity: int, channel_id: int) -> None:
         self._taken[sku_id, channel_id] += quantity

@@ -12,39 +12,49 @@ select layout_id, pools, segments from layout where layout_id = :layout_id;
 select location_id, segment from layout_location where layout_id = :layout_id;
 
 -- name: write_availability
--- One update per sku: reservations and counters as given, supply summed anew where stock changed.
-with n as (
-  select * from unnest(:skus::int[], :reserved::text[], :taken::jsonb[]) as n(sku_id, reserved, taken)
-), anew as materialized (
-  select sku_id, layout_id, cardinality(supply) as segments from availability where sku_id = any(:resum::int[])
-), here as materialized (  -- joined once, so that each stock row meets one join
-  select g.layout_id, g.location_id, g.segment
-    from layout_location g join location l using (location_id)
-   where l.is_on and g.layout_id in (select layout_id from anew)
-), units as (
-  select s.sku_id, g.segment, sum(s.on_hand - s.held - s.allocated - s.safety_stock) as units
-    from anew a
-    join stock s on s.sku_id = a.sku_id and s.on_hand - s.held - s.allocated - s.safety_stock > 0
-    join here g on g.layout_id = a.layout_id and g.location_id = s.location_id
-   group by s.sku_id, g.segment
-), summed as (
-  select a.sku_id, array_agg(least(coalesce(u.units, 0), 2147483647)::int order by g.segment) as supply
-    from anew a cross join lateral generate_series(0, a.segments - 1) g(segment)
-    left join units u on u.sku_id = a.sku_id and u.segment = g.segment
-   group by a.sku_id
-), written as (
+-- One update per sku: reservations, counters and supply as given; null leaves what is there.
+with written as (
   update availability v
      set version = v.version + 1,
          reserved = coalesce(n.reserved::int[], v.reserved),
          taken = coalesce(n.taken, v.taken),
-         supply = coalesce(x.supply, v.supply)
-    from n left join summed x using (sku_id)
+         supply = coalesce(n.supply::int[], v.supply)
+    from unnest(:skus::int[], :reserved::text[], :taken::jsonb[], :supply::text[]) as n(sku_id, reserved, taken, supply)
    where v.sku_id = n.sku_id
   returning v.sku_id, v.version, v.layout_id, v.supply, v.reserved, v.taken
 ), told as (
   insert into touched (sku_id) select sku_id from written order by sku_id
 )
 select * from written;
+
+-- name: sum_supply
+-- The supply of these skus by segment, summed over all of their stock.
+with anew as materialized (
+  select sku_id, layout_id, cardinality(supply) as segments from availability where sku_id = any(:skus::int[])
+), here as materialized (  -- joined once, so that each stock row meets one join
+  select g.layout_id, g.location_id, g.segment
+    from layout_location g join location l using (location_id)
+   where l.is_on and g.layout_id in (select layout_id from anew)
+), there as materialized (  -- a range of the key per sku: few rows as they look to the planner, many as they are
+  select sku_id, location_id, on_hand - held - allocated - safety_stock as units
+    from stock where sku_id = any(:skus::int[]) and on_hand - held - allocated - safety_stock > 0
+), units as (
+  select s.sku_id, g.segment, sum(s.units) as units
+    from anew a
+    join there s on s.sku_id = a.sku_id
+    join here g on g.layout_id = a.layout_id and g.location_id = s.location_id
+   group by s.sku_id, g.segment
+)
+select a.sku_id, array_agg(least(coalesce(u.units, 0), 2147483647)::int order by g.segment) as supply
+  from anew a cross join lateral generate_series(0, a.segments - 1) g(segment)
+  left join units u on u.sku_id = a.sku_id and u.segment = g.segment
+ group by a.sku_id;
+
+-- name: available_now
+-- What may be promised from each of these keys; nothing where the location is off.
+select s.sku_id, s.location_id, case when l.is_on then greatest(0, s.on_hand - s.held - s.allocated - s.safety_stock) else 0 end
+  from stock s join location l using (location_id)
+ where (s.sku_id, s.location_id) in (select * from unnest(:skus::int[], :locations::int[]));
 
 -- name: ensure_stock
 -- A stock row for each key that has none. Where its location's snapshot says nothing of absent keys, none is in force.
@@ -68,12 +78,15 @@ select s.sku_id, s.location_id, s.on_hand, s.held, s.allocated, s.safety_stock, 
  order by s.sku_id, s.location_id for update of s;
 
 -- name: allocate_stock
--- Allocated units rise or fall by these amounts.
+-- Allocated units rise or fall by these amounts; what may be promised from there then.
 update stock s set allocated = s.allocated + n.quantity
   from (select sku_id, location_id, sum(quantity)::int as quantity
           from unnest(:skus::int[], :locations::int[], :quantities::int[]) as n(sku_id, location_id, quantity)
          group by sku_id, location_id) n
- where s.sku_id = n.sku_id and s.location_id = n.location_id;
+  join location l using (location_id)
+ where s.sku_id = n.sku_id and s.location_id = n.location_id
+returning s.sku_id, s.location_id,
+          case when l.is_on then greatest(0, s.on_hand - s.held - s.allocated - s.safety_stock) else 0 end;
 
 -- name: write_movements
 -- Extends the ledger, in the given order, with its fold, its postings and the holds that live with it.

@@ -8,6 +8,8 @@ from oms.db import Connection, tell
 from oms.domain.atp import Layout
 from oms.ledger.statements import sql
 
+UNITS_MAX = 2_147_483_647
+
 
 class Availability(msgspec.Struct, frozen=True):
     """A sku's row: supply by segment of its layout, reserved by pool position, taken by channel under a cap."""
@@ -54,7 +56,9 @@ lock_skus = sql.rows("lock_skus", Availability)
 layout_row = sql.one("layout", _LayoutRow)
 layout_segments = sql.rows("layout_segments", Segment)
 write_availability = sql.rows("write_availability", Availability)
-allocate_stock = sql.run("allocate_stock")
+sum_supply = sql.rows("sum_supply", tuple)
+available_now = sql.rows("available_now", tuple)
+allocate_stock = sql.rows("allocate_stock", tuple)
 touch_skus = sql.run("touch_skus")
 skus_behind = sql.rows("skus_behind", int)
 move_layout = sql.run("move_layout")
@@ -70,8 +74,11 @@ async def layout(tx: Connection, layout_id: int) -> Layout:
 
 
 async def segments(tx: Connection, layout_id: int) -> dict[int, int]:
-    """The segment of each location in a layout."""
-    return {row.location_id: row.segment for row in await layout_segments(tx, layout_id=layout_id)}
+    """The segment of each location in a layout; each connection reads it once."""
+    known: dict[int, dict[int, int]] = tx.known.setdefault("segments", {})
+    if layout_id not in known:
+        known[layout_id] = {row.location_id: row.segment for row in await layout_segments(tx, layout_id=layout_id)}
+    return known[layout_id]
 
 
 async def lock(tx: Connection, skus: Collection[int]) -> dict[int, Availability]:
@@ -92,13 +99,16 @@ async def write(
     *,
     demand: Iterable[Demand] = (),
     allocations: Sequence[Allocation] = (),
+    was: Mapping[tuple[int, int], int] | None = None,
     resum: Iterable[int] = (),
     capped: Collection[int] = (),
     taken_anew: bool = False,
 ) -> dict[int, Availability]:
     """Writes reservations and allocations, each availability row once, and tells the projector.
 
-    `locked` is what `lock` gave; `resum` are skus whose stock rows changed besides `allocations`;
+    `locked` is what `lock` gave. Supply follows stock: `was` gives what was available of each (sku, location) that has
+    changed, read under its lock before it did, and its segment rises or falls by the difference, however many other
+    locations there are; of skus in `resum` all locations are summed anew.
     `capped` are the channels whose taken units are counted; a baseline counts them anew.
     """
     changes: dict[int, list[int]] = {}
@@ -113,23 +123,62 @@ async def write(
         if d.channel_id is not None and d.channel_id in capped:
             counted = taken.setdefault(d.sku_id, dict(row.taken))
             counted[str(d.channel_id)] = max(0, counted.get(str(d.channel_id), 0) + d.quantity)
-    if allocations:
-        await allocate_stock(
-            tx, skus=[a.sku_id for a in allocations], locations=[a.location_id for a in allocations],
-            quantities=[a.quantity for a in allocations],
-        )  # fmt: skip
-    summed = {a.sku_id for a in allocations} | set(resum)
-    skus = sorted(summed | changes.keys() | ({s for s, row in locked.items() if row.taken} if taken_anew else set()))
+    anew = set(resum)
+    supply = await _supply(tx, locked, allocations, {k: n for k, n in (was or {}).items() if k[0] not in anew}, anew)
+    skus = sorted(
+        supply.keys() | {sku for sku, _ in was or ()} | changes.keys()
+        | ({s for s, row in locked.items() if row.taken} if taken_anew else set())
+    )  # fmt: skip
     if not skus:
         return {}
     assert set(skus) <= locked.keys(), "a sku is written whose row was not taken"
     rows = await write_availability(
-        tx, skus=skus, resum=sorted(summed),
-        reserved=["{" + ",".join(map(str, changes[s])) + "}" if s in changes else None for s in skus],
+        tx, skus=skus, reserved=[_array(changes.get(s)) for s in skus], supply=[_array(supply.get(s)) for s in skus],
         taken=[{} if taken_anew and locked[s].taken else taken.get(s) for s in skus],
     )  # fmt: skip
     tell(tx, rows)
     return {row.sku_id: row for row in rows}
+
+
+async def _supply(
+    tx: Connection,
+    locked: Mapping[int, Availability],
+    allocations: Sequence[Allocation],
+    before: Mapping[tuple[int, int], int],
+    anew: Collection[int],
+) -> dict[int, list[int]]:
+    """Allocates, and gives the supply by segment of skus whose stock has changed."""
+    after: dict[tuple[int, int], int] = {}
+    if allocations:
+        assert {(a.sku_id, a.location_id) for a in allocations if a.sku_id not in anew} <= before.keys(), (
+            "units are allocated whose stock was not read before"
+        )
+        after = _by_key(
+            await allocate_stock(
+                tx, skus=[a.sku_id for a in allocations], locations=[a.location_id for a in allocations],
+                quantities=[a.quantity for a in allocations],
+            )
+        )  # fmt: skip
+    rest = sorted(before.keys() - after.keys())
+    if rest:
+        after |= _by_key(await available_now(tx, skus=[k[0] for k in rest], locations=[k[1] for k in rest]))
+    supply: dict[int, list[int]] = dict(await sum_supply(tx, skus=sorted(anew))) if anew else {}
+    for (sku_id, location_id), units in before.items():
+        row = locked[sku_id]
+        segment = (await segments(tx, row.layout_id)).get(location_id)
+        if segment is not None:
+            here = supply.setdefault(sku_id, list(row.supply))
+            here[segment] = min(max(0, here[segment] + after[sku_id, location_id] - units), UNITS_MAX)
+    return supply
+
+
+def _by_key(rows: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
+    return {(sku_id, location_id): units for sku_id, location_id, units in rows}
+
+
+def _array(units: Sequence[int] | None) -> str | None:
+    """As text: arrays of unequal length are no array of arrays."""
+    return None if units is None else "{" + ",".join(map(str, units)) + "}"
 
 
 async def touch(tx: Connection, skus: Collection[int]) -> None:

@@ -19,7 +19,16 @@ from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain.acceptance import Shares, shares
 from oms.flows.broker.allocate import allocate, finish_run
-from oms.flows.broker.planning import Which, asked_of, keep_plan, read_problem, recent_prices, warm_of
+from oms.flows.broker.planning import (
+    Network,
+    Which,
+    asked_of,
+    keep_plan,
+    read_network,
+    read_problem,
+    recent_prices,
+    warm_of,
+)
 from oms.flows.broker.policy import in_force
 
 sql = Sql("broker")
@@ -32,6 +41,8 @@ RUNS_PRICED = 5
 """The mean of the prices of so many runs: those of one day mislead where stock is ample."""
 LEARNED_SECONDS = 900.0
 """How long what locations reject is taken from memory."""
+NETWORK_SECONDS = 2.0
+"""How long locations, their room and pools are: what has changed meanwhile is found when the decision is written."""
 NOBODY = UUID(int=0)
 
 
@@ -50,7 +61,8 @@ class Known:
         self._cells: list[dict[int, list[CellPrice]]] = []
         self._work: list[Shadow] = []
         self._shares: Shares | None = None
-        self._learned = 0.0
+        self._learned = self._looked = 0.0
+        self.network: Network | None = None
 
     async def refresh(self, tx: Connection, *, now: datetime) -> None:
         """Reads what is newer than what it remembers."""
@@ -68,6 +80,9 @@ class Known:
         if self._shares is None or time.monotonic() > self._learned + LEARNED_SECONDS:
             self._shares = shares(await asked_of(tx, skus=None, now=now))
             self._learned = time.monotonic()
+        if self.network is None or time.monotonic() > self._looked + NETWORK_SECONDS:
+            self.network = await read_network(tx, now=now, rejected=self._shares)
+            self._looked = time.monotonic()
 
     def prices(self, skus: Collection[int]) -> list[Shadow]:
         """The prices of recent runs of these skus' stock, and of all work."""
@@ -75,11 +90,6 @@ class Known:
             Shadow([price for sku in skus for price in cells.get(sku, ())], work.work)
             for cells, work in zip(self._cells, self._work, strict=True)
         ]
-
-    @property
-    def rejected(self) -> Shares | None:
-        """How often locations reject."""
-        return self._shares
 
 
 take_due = sql.rows("take_due", Due)
@@ -152,7 +162,7 @@ async def _decide(
     await known.refresh(tx, now=now)
     policies = await in_force(tx, code=None, now=now, drafts=False)
     problem, _ = await read_problem(
-        db, run_id=NOBODY, now=now, policies=policies, which=Which(orders=list(orders)), rejected=known.rejected
+        db, run_id=NOBODY, now=now, policies=policies, which=Which(orders=list(orders)), network=known.network
     )
     if not problem.orders:
         return

@@ -86,6 +86,15 @@ planned = sql.maybe("planned", UUID)
 recent_prices = sql.rows("recent_prices", tuple)
 
 
+class Network(msgspec.Struct, frozen=True):
+    """Locations that are on (`here`), pools' members, and how often a (sku, location) is rejected, where that is known."""
+
+    locations: list[Location]
+    here: frozenset[int]
+    pools: dict[int, tuple[int, ...]]
+    rejected: dict[tuple[int, int], float]
+
+
 class Which(msgspec.Struct, frozen=True):
     """Which open orders: all, or these, or those brokered at a minute of the day (what is left, `every` so many)."""
 
@@ -183,13 +192,13 @@ async def read_problem(
     policies: list[Version],
     is_for_all: bool = False,
     which: Which = ALL_OPEN,
-    rejected: Shares | None = None,
+    network: Network | None = None,
 ) -> tuple[Problem, list[str]]:
     """Everything that is open and may be brokered, with stock, capacity and what must not be broken; and hints.
 
     Each order is planned by the first of the policies whose scope it is in (by the only one, where that `is_for_all`),
-    by the engine's own weights where there is none. How often a location rejects is learned from 90 days, where the caller
-    does not know it (`rejected`).
+    by the engine's own weights where there is none. `network` is what the caller remembers; what has changed since is
+    found when the plan is written.
     """
     async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
         orders = await open_orders(
@@ -201,18 +210,12 @@ async def read_problem(
         }
         lines = await open_lines(tx, orders=ids, now=now)
         skus = sorted({n.sku_id for n in lines})
-        sites = await locations(tx, now=now)
         stock = await stock_of(tx, skus=skus)
         reserved = await reserved_of(tx, skus=skus)
-        members: dict[int, tuple[int, ...]] = {}
-        codes: dict[int, str] = {}
-        for pool_id, location_id, code in await pool_members(tx):
-            members[pool_id] = (*members.get(pool_id, ()), location_id)
-            codes[pool_id] = code
         not_again = await barred(tx, now=now, orders=ids)
         subjects = await subjects_of(tx, orders=ids) if policies else []
-        if rejected is None:
-            rejected = shares(await asked_of(tx, skus=skus, now=now))
+        if network is None:
+            network = await read_network(tx, now=now, rejected=shares(await asked_of(tx, skus=skus, now=now)))
     inside: dict[tuple[int, int], int] = {}
     for n in lines:
         inside[n.sku_id, n.pool_id] = inside.get((n.sku_id, n.pool_id), 0) + n.quantity
@@ -223,28 +226,41 @@ async def read_problem(
     ]
     with_lines = {n.order_id for n in lines}
     policy_of = {s.order_id: 0 if is_for_all else policy_for(policies, s) for s in subjects}
-    groups: dict[int, tuple[str, ...]] = {}
-    for pool_id, here in members.items():
-        for location_id in here:
-            groups[location_id] = (*groups.get(location_id, ()), codes[pool_id])
     problem = Problem(
         [
             msgspec.structs.replace(located(o, addresses.get(o.order_id)), policy=policy_of.get(o.order_id))
             for o in orders if o.order_id in with_lines
         ],
         lines,
-        [_location(s, groups.get(s.location_id, ()), rejected.places.get(s.location_id, rejected.mean), now=now) for s in sites],
+        network.locations,
         [
-            msgspec.structs.replace(n, reject_share=rejected.of_sku[n.sku_id, n.location_id])
-            if (n.sku_id, n.location_id) in rejected.of_sku else n
-            for n in stock
+            n if (share := network.rejected.get((n.sku_id, n.location_id))) is None
+            else msgspec.structs.replace(n, reject_share=share)
+            for n in stock if n.location_id in network.here
         ],
-        members,
+        network.pools,
         protected,
         not_again,
         policies=tuple(p.body.costs() for p in policies),
     )  # fmt: skip
     return problem, [] if is_for_all else hints(policies, subjects)
+
+
+async def read_network(tx: Connection, *, now: datetime, rejected: Shares) -> Network:
+    """Locations that are on, with what their day still has room for, when they ship, and how often they reject."""
+    members: dict[int, list[int]] = {}
+    groups: dict[int, list[str]] = {}
+    for pool_id, location_id, code in await pool_members(tx):
+        members.setdefault(pool_id, []).append(location_id)
+        groups.setdefault(location_id, []).append(code)
+    found = [
+        _location(
+            s, tuple(groups.get(s.location_id, ())), rejected.places.get(s.location_id, rejected.mean), now=now
+        )
+        for s in await locations(tx, now=now)
+    ]  # fmt: skip
+    pools = {pool_id: tuple(here) for pool_id, here in members.items()}
+    return Network(found, frozenset(n.location_id for n in found), pools, rejected.of_sku)
 
 
 def _location(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:

@@ -1,6 +1,6 @@
 """What messages become under their skus' locks: movements that apply, that are absorbed, holds that are lifted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -154,8 +154,12 @@ async def settle(
     teller: Teller,
     feed_id: int | None,
     who: str,
+    corrected: Collection[int] = (),
 ) -> list[Settled]:
-    """Writes facts to the ledger in their order, under the locks of their skus, and sums availability once."""
+    """Writes facts to the ledger in their order, under the locks of their skus, and what it leaves of each once.
+
+    `corrected` are skus whose stock the caller changed before.
+    """
     keys = {fact.key for fact in facts}
     stock = await ledger.stock(tx, keys)
     state = await ledger.keys_in_force(tx, teller.source_id, facts)
@@ -196,7 +200,8 @@ async def settle(
             batch.add(fact, hold_code=code, held=held, **_deducted(fact, force))
             settled.append(Settled(fact.k, "applied", f"held: {code}" if held else None))
     await batch.flush(tx)
-    await ledger.write(tx, locked, resum={fact.sku_id for fact in facts})
+    was = {key: row.available for key, row in stock.items()}
+    await ledger.write(tx, locked, was=was, resum={sku for sku, _ in keys} & set(corrected))
     return settled
 
 

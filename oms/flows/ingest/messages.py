@@ -146,7 +146,9 @@ async def take_in(
               for m in (messages[k] for k in fresh) if m.id in echoes and m.reference],
         who=f"{source.code} by {who}",
     )  # fmt: skip
-    settled = await settle(tx, locked, facts, teller=source, feed_id=feed_id, who=f"{source.code} by {who}")
+    settled = await settle(
+        tx, locked, facts, teller=source, feed_id=feed_id, who=f"{source.code} by {who}", corrected=corrected
+    )
     left = corrected - {f.sku_id for f in facts}
     if left:
         await ledger.write(tx, {s: locked[s] for s in left}, resum=left)
