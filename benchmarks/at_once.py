@@ -16,7 +16,7 @@ from benchmarks.frame import Row, percentile, row
 from benchmarks.shopfront import Shopfront, shopfront
 
 LOCATIONS = 503
-SKUS = 1_000
+SKUS, SKUS_QUICK = 1_000, 100
 ORDERS, ORDERS_QUICK = 2_000, 150
 PER_SECOND = 20.0
 REJECTED, REJECTED_QUICK = 300, 30
@@ -27,9 +27,9 @@ CAPTURED_MS_MAX, REJECTED_MS_MAX = 50.0, 1_000.0
 
 def run(*, quick: bool) -> list[Row]:
     """The rows of the table."""
-    orders, rejected = (ORDERS_QUICK, REJECTED_QUICK) if quick else (ORDERS, REJECTED)
-    with shopfront(skus=SKUS, role="admin", locations=LOCATIONS) as shop:
-        captures, again = asyncio.run(_measure(shop, orders, rejected))
+    orders, rejected, skus = (ORDERS_QUICK, REJECTED_QUICK, SKUS_QUICK) if quick else (ORDERS, REJECTED, SKUS)
+    with shopfront(skus=skus, role="admin", locations=LOCATIONS) as shop:
+        captures, again = asyncio.run(_measure(shop, orders, rejected, skus))
     rows = []
     for name, taken, most in (
         ("captured", captures, CAPTURED_MS_MAX),
@@ -44,17 +44,17 @@ def run(*, quick: bool) -> list[Row]:
     return rows
 
 
-async def _measure(shop: Shopfront, orders: int, rejected: int) -> tuple[list[float], list[float]]:
+async def _measure(shop: Shopfront, orders: int, rejected: int, skus: int) -> tuple[list[float], list[float]]:
     chance = random.Random(4)
     watcher = await asyncpg.connect(shop.url)
     headers = {"authorization": f"Bearer {shop.key}"}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{shop.port}", headers=headers, timeout=30) as client:
         watch = Watch(watcher)
         for n in range(20):
-            await _capture(client, watch, f"warm-{n}", chance)
+            await _capture(client, watch, f"warm-{n}", chance, skus)
         await watch.until_seen()
         watch.taken.clear()
-        await _steadily([_capture(client, watch, f"N{n}", chance) for n in range(orders)])
+        await _steadily([_capture(client, watch, f"N{n}", chance, skus) for n in range(orders)])
         work = await watch.until_seen()
         captures = list(watch.taken)
         watch.taken.clear()
@@ -74,9 +74,9 @@ async def _steadily(requests: list[object]) -> None:
     await asyncio.gather(*tasks)
 
 
-async def _capture(client: httpx.AsyncClient, watch: "Watch", number: str, chance: random.Random) -> None:
+async def _capture(client: httpx.AsyncClient, watch: "Watch", number: str, chance: random.Random, skus: int) -> None:
     lines = [
-        {"line": str(k), "sku": f"S{chance.randrange(1, SKUS):06d}", "quantity": 1, "price": 3_000}
+        {"line": str(k), "sku": f"S{chance.randrange(1, skus):06d}", "quantity": 1, "price": 3_000}
         for k in range(chance.randint(1, 3))
     ]
     body = {

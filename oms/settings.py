@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker_seconds: Annotated[float, Meta(gt=0, le=3600, description="longest time that a run may plan")] = 15.0
     broker_seed: Annotated[int, Meta(ge=0, description="seed of a run")] = 0
     broker_every_minutes: Annotated[
-        int, Meta(ge=0, le=1440, description="minutes between runs; 0 is mornings only")
+        int, Meta(ge=0, le=1440, description="minutes between runs for what is left of orders at once; 0 is none")
     ] = 10
     sequence_grace_seconds: Annotated[int, Meta(ge=0, description="wait before a gap in numbers is an exception")] = 900
     enquiries_kept_days: Annotated[int, Meta(ge=1, le=3650, description="life of the log of what was asked")] = 90

@@ -133,6 +133,12 @@ async def _broker(ctx: Context, *, which: broker.Which) -> None:
     await broker.run(ctx["db"], who="oms", now=clock(), seconds=seconds, cache=ctx["cache"], which=which)
 
 
+async def reprice(ctx: Context) -> None:
+    """What stock and work are worth to the orders to come, where any are decided at once."""
+    if await schedule.decides_at_once(ctx["db"]):
+        await broker.reprice(ctx["db"], who="oms", now=clock(), seconds=ctx["settings"].broker_seconds)
+
+
 async def forget(ctx: Context) -> None:
     """Old answers, enquiries and pushes are dropped."""
     await govern.forget(ctx["db"], now=clock())
@@ -151,6 +157,7 @@ JOBS = [
     cron(watch, minute=set(range(0, 60, 5)), second=40, timeout=120, keep_result=0),
     cron(verify, minute=set(range(2, 60, 5)), second=50, timeout=600, keep_result=0),
     cron(give_up, minute=33, second=30, timeout=600, keep_result=0),
+    cron(reprice, hour={4, 10, 16, 22}, minute=7, second=15, timeout=3600, keep_result=0),
     cron(forget, hour=3, minute=17, second=0, timeout=600, keep_result=0),
 ]
 
@@ -209,7 +216,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
     cache = await Cache.open(settings.redis_url)
     ctx: Context = {"db": db, "cache": cache, "settings": settings}
     worker = Worker(
-        functions=[expire, sweep, mornings, broker_now, watch, give_up, verify, forget], cron_jobs=JOBS, ctx=ctx,
+        functions=[expire, sweep, mornings, broker_now, watch, give_up, verify, reprice, forget], cron_jobs=JOBS, ctx=ctx,
         redis_settings=RedisSettings.from_dsn(settings.redis_url), handle_signals=False, keep_result=0, max_tries=1,
         job_serializer=msgpack.packb, job_deserializer=lambda raw: msgpack.unpackb(raw, raw=False),
         health_check_interval=30, queue_name="oms:jobs",

@@ -61,6 +61,23 @@ select l.line_id, l.version, l.order_id::text, l.sku_id, l.open as quantity, l.p
  where l.open > 0 and l.hold is null and l.order_id = any(:orders::uuid[])
  order by l.line_id;
 
+-- name: captured_orders
+-- The orders that were captured from one id to before another, whatever became of them.
+select order_id::text, (ship_to ->> 'lat')::float8 as lat, (ship_to ->> 'lon')::float8 as lon, priority, split, split_max,
+       promise_days, pickup_location_id as location_id
+  from orders where order_id >= :first::uuid and order_id < :last::uuid order by order_id limit :limit;
+
+-- name: captured_lines
+-- Their lines as they were ordered, but for what was cancelled.
+select l.line_id, l.version, l.order_id::text, l.sku_id, l.quantity - l.cancelled as quantity, l.pool_id,
+       coalesce(l.price_cents, s.price_cents, s.value_cents, 1000) as value_cents,
+       coalesce(s.weight_grams, 500) as weight_grams,
+       case when l.part > 0 or exists (select from order_line k where k.order_id = l.order_id and k.line = l.line and k.part <> l.part)
+            then 'kit ' || l.line when o.split = 'keep_together' then 'order' end as together
+  from order_line l join orders o using (order_id) join sku s on s.sku_id = l.sku_id
+ where l.quantity > l.cancelled and l.order_id = any(:orders::uuid[])
+ order by l.line_id;
+
 -- name: locations
 -- Locations that are on, with what their day still has room for.
 select l.location_id, l.kind, l.lat, l.lon,

@@ -22,6 +22,11 @@ select code from channel where is_on and kind <> 'none' order by code;
 select exists (select from order_line l join orders o using (order_id) join channel c using (channel_id)
                 where l.open > 0 and l.hold is null and is_brokered_at(c.brokering, o.method, :minute, :every));
 
+-- name: any_at_once
+-- Whether any channel that is on has orders decided at once: all that say nothing else.
+select exists (select from channel where is_on and (coalesce(brokering ->> '*', 'at_once') = 'at_once'
+                                                    or 'at_once' in (select value from jsonb_each_text(brokering))));
+
 -- name: stale_locations
 -- Locations whose owner's snapshot is older than its source allows.
 select l.code as location, s.code as source, b.as_of

@@ -1,5 +1,6 @@
 """Identifiers that are made by a door, before the database knows of them."""
 
+from datetime import datetime
 from random import Random
 from uuid import UUID
 
@@ -12,3 +13,8 @@ def time_ordered(*, unix_ms: int, chance: Random) -> UUID:
     return UUID(
         int=unix_ms << 80 | 0x7 << 76 | (tail >> _TAIL_BITS) << 64 | 0b10 << _TAIL_BITS | tail & (1 << _TAIL_BITS) - 1
     )
+
+
+def ids_from(moment: datetime) -> UUID:
+    """The least time-ordered identifier of a moment: what was made from then on has a greater one."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

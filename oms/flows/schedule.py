@@ -37,6 +37,7 @@ class Stale(msgspec.Struct, frozen=True):
 schedules = sql.rows("schedules", Schedule)
 keep_morning = sql.run("keep_morning")
 channel_codes = sql.rows("channel_codes", str)
+any_at_once = sql.one("any_at_once", bool)
 has_open = sql.one("has_open", bool)
 stale_locations = sql.rows("stale_locations", Stale)
 
@@ -87,6 +88,12 @@ async def anything_open(db: Database, *, minute: int, every: int) -> bool:
     """Whether any line waits to be brokered, at this minute of the day."""
     async with db.connection() as tx:
         return await has_open(tx, minute=minute, every=every)
+
+
+async def decides_at_once(db: Database) -> bool:
+    """Whether a channel has orders of any method decided at once."""
+    async with db.connection() as tx:
+        return await any_at_once(tx)
 
 
 async def raise_stale(db: Database, *, now: datetime) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -111,7 +112,7 @@ async def test_prices_of_recent_runs_keep_what_is_scarce_for_who_pays_more_for_w
     await set_stock(db, sku="A", location="S1", quantity=50)
     mine, _ = [await captured(db, order(net, f"N{n}", ("A", 1))) for n in range(2)]
     problem, _ = await planning.read_problem(
-        db, run_id=online.NOBODY, now=NOW, policies=[], which=broker.Which(orders=[mine])
+        db, run_id=online.NO_RUN, now=NOW, policies=[], which=broker.Which(orders=[mine])
     )
     assert [o.order_id for o in problem.orders] == [str(mine)]
     (near,) = online.decided(problem, []).assignments
@@ -169,3 +170,25 @@ async def test_two_workers_share_what_is_due_and_nothing_is_allocated_twice(db: 
     assert sum(n or 0 for n in done) == 60
     assert [await places(db, i) for i in ids] == [["W1"]] * 60
     assert await ask(db, "select count(*) from fulfillment") == 60
+
+
+async def test_prices_are_worked_out_for_the_rest_of_the_day_from_yesterdays_orders_and_nothing_is_allocated(
+    db: Database, net: Net
+) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=2)
+    await set_stock(db, sku="A", location="S1", quantity=50)
+    for n in range(5):
+        await captured(db, order(net, f"N{n}", ("A", 1)))
+    tomorrow = datetime.now(UTC) + timedelta(hours=23)
+    run = await broker.reprice(db, who="test", now=tomorrow, seconds=2)
+    assert run is not None and (run.mode, run.dry_run, run.summary["orders"]) == ("prices", True, 5)
+    stock, _ = await broker.savings(db, run_id=run.id, limit=9)
+    assert [s.location for s in stock] == ["W1"] and stock[0].cents > 0
+    assert await ask(db, "select count(*) from fulfillment") == 0
+    assert await broker.reprice(db, who="test", now=tomorrow + timedelta(days=2), seconds=2) is None
+    # the next run starts from them, and what is due is decided at them
+    known = online.Known()
+    async with db.connection() as tx:
+        await known.refresh(tx, now=NOW)
+    (given,) = known.prices([net.skus["A"]])
+    assert [p.location_id for p in given.stock] == [net.locations["W1"]]

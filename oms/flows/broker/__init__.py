@@ -1,20 +1,26 @@
 """Open lines are brokered: read, planned by the engine, audited, then allocated order by order under guard."""
 
-from datetime import datetime
+import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from brokering import broker
 from oms import record
 from oms.cache import Cache
 from oms.db import Database, Sql
 from oms.errors import NotFound
 from oms.flows.broker.allocate import apply, take_run
-from oms.flows.broker.planning import ALL_OPEN, Progress, Which, plan
+from oms.flows.broker.planning import ALL_OPEN, Progress, Which, kept_prices, plan, planned, read_problem
 from oms.flows.broker.policy import in_force
 
 sql = Sql("broker")
+
+AHEAD_MIN = timedelta(hours=6)
+"""Prices look at least so far ahead."""
+NO_RUN = UUID(int=0)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -121,6 +127,32 @@ async def run(
         if not dry_run:
             await apply(db, run_id=run_id, who=who, now=now, cache=cache, progress=progress)
         await let_run(session, run_id=run_id)
+    return await read(db, run_id=run_id)
+
+
+async def reprice(db: Database, *, who: str, now: datetime, seconds: float) -> Run | None:
+    """Prices for the orders that are decided at once: yesterday's from this time of day on, planned on what is left now.
+
+    Nothing is allocated, and no decision kept: a run of mode `prices`. None where yesterday had no orders then.
+    """
+    day = timedelta(days=1)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + day
+    until = max(midnight, now + AHEAD_MIN)
+    async with db.connection() as tx:
+        policies = await in_force(tx, code=None, now=now, drafts=False)
+    problem, _ = await read_problem(
+        db, run_id=NO_RUN, now=now, policies=policies, which=Which(captured=(now - day, until - day))
+    )
+    if not problem.orders:
+        return None
+    found = await asyncio.to_thread(broker, problem, seconds=seconds, pieces_max=0, explain=False)
+    named = [{"code": p.code, "version": p.version} for p in policies]
+    async with db.transaction() as tx:
+        run_id = await begin_run(
+            tx, dry_run=True, policy=None, policies=named, seconds=seconds, seed=0, who=who, mode="prices"
+        )
+        summary = {"orders": len(problem.orders), "lines": len(problem.lines), "phases": found.phases}
+        await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
     return await read(db, run_id=run_id)
 
 

@@ -43,7 +43,7 @@ LEARNED_SECONDS = 900.0
 """How long what locations reject is taken from memory."""
 NETWORK_SECONDS = 2.0
 """How long locations, their room and pools are: what has changed meanwhile is found when the decision is written."""
-NOBODY = UUID(int=0)
+NO_RUN = UUID(int=0)
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -162,7 +162,7 @@ async def _decide(
     await known.refresh(tx, now=now)
     policies = await in_force(tx, code=None, now=now, drafts=False)
     problem, _ = await read_problem(
-        db, run_id=NOBODY, now=now, policies=policies, which=Which(orders=list(orders)), network=known.network
+        db, run_id=NO_RUN, now=now, policies=policies, which=Which(orders=list(orders)), network=known.network
     )
     if not problem.orders:
         return

@@ -31,6 +31,7 @@ from oms.db import Connection, Database, Sql
 from oms.domain import places
 from oms.domain.acceptance import Asked, Shares, shares
 from oms.domain.allocation import OrderPlan, Planned
+from oms.domain.ids import ids_from
 from oms.domain.promise import Hours, ships_on
 
 sql = Sql("broker")
@@ -73,6 +74,8 @@ class Site(msgspec.Struct, frozen=True):
 
 open_orders = sql.rows("open_orders", Order)
 open_lines = sql.rows("open_lines", Line)
+captured_orders = sql.rows("captured_orders", Order)
+captured_lines = sql.rows("captured_lines", Line)
 locations = sql.rows("locations", Site)
 stock_of = sql.rows("stock_of", Stock)
 pool_members = sql.rows("pool_members", tuple)
@@ -96,11 +99,15 @@ class Network(msgspec.Struct, frozen=True):
 
 
 class Which(msgspec.Struct, frozen=True):
-    """Which open orders: all, or these, or those brokered at a minute of the day (what is left, `every` so many)."""
+    """Which open orders: all, or these, or those brokered at a minute of the day (what is left, `every` so many).
+
+    Or, as a forecast of what is to come, all orders `captured` between two moments, whatever became of them.
+    """
 
     orders: list[UUID] | None = None
     minute: int | None = None
     every: int = 1
+    captured: tuple[datetime, datetime] | None = None
 
 
 ALL_OPEN = Which()
@@ -201,14 +208,20 @@ async def read_problem(
     found when the plan is written.
     """
     async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
-        orders = await open_orders(
-            tx, run_id=run_id, limit=ORDERS_MAX, orders=which.orders, minute=which.minute, every=which.every
-        )
+        if which.captured is not None:
+            first, last = (ids_from(at) for at in which.captured)
+            orders = await captured_orders(tx, first=first, last=last, limit=ORDERS_MAX)
+        else:
+            orders = await open_orders(
+                tx, run_id=run_id, limit=ORDERS_MAX, orders=which.orders, minute=which.minute, every=which.every
+            )
         ids = [o.order_id for o in orders]
         addresses = {
             a.order_id: a for a in await addresses_of(tx, orders=[o.order_id for o in orders if o.lat is None])
         }
-        lines = await open_lines(tx, orders=ids, now=now)
+        lines = await (
+            open_lines(tx, orders=ids, now=now) if which.captured is None else captured_lines(tx, orders=ids)
+        )
         skus = sorted({n.sku_id for n in lines})
         stock = await stock_of(tx, skus=skus)
         reserved = await reserved_of(tx, skus=skus)
@@ -217,7 +230,7 @@ async def read_problem(
         if network is None:
             network = await read_network(tx, now=now, rejected=shares(await asked_of(tx, skus=skus, now=now)))
     inside: dict[tuple[int, int], int] = {}
-    for n in lines:
+    for n in lines if which.captured is None else ():
         inside[n.sku_id, n.pool_id] = inside.get((n.sku_id, n.pool_id), 0) + n.quantity
     protected = [
         Protected(r.sku_id, r.pool_id, r.quantity - inside.get((r.sku_id, r.pool_id), 0))
