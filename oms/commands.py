@@ -230,7 +230,7 @@ async def broker_now(house: House, *, dry_run: bool, seconds: float | None, seed
         return await broker.run(
             house.db, who=WHO, now=clock(), seconds=seconds or house.settings.broker_seconds,
             seed=house.settings.broker_seed if seed is None else seed, dry_run=dry_run, cache=house.cache,
-            progress=bars.phase,
+            progress=bars.phase, with_crew=house.settings.broker_crew,
         )  # fmt: skip
 
 

@@ -159,7 +159,14 @@ async def morning(
             async with timed("broker") as tell:
                 await broker.resume(db, who=who, now=clock())
                 run = await broker.run(
-                    db, who=who, now=clock(), seconds=settings.broker_seconds, seed=settings.broker_seed, progress=tell
+                    db,
+                    who=who,
+                    now=clock(),
+                    seconds=settings.broker_seconds,
+                    seed=settings.broker_seed,
+                    progress=tell,
+                    cache=cache,
+                    with_crew=settings.broker_crew,
                 )
             async with timed("push") as tell:
                 pushed = await push_all(db, cache, now=clock(), reset=True, who=who, progress=tell)

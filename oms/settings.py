@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker_every_minutes: Annotated[
         int, Meta(ge=0, le=1440, description="minutes between runs for what is left of orders at once; 0 is none")
     ] = 10
+    broker_crew: Annotated[bool, Meta(description="large runs share their work with all workers, through Redis")] = (
+        False
+    )
     sequence_grace_seconds: Annotated[int, Meta(ge=0, description="wait before a gap in numbers is an exception")] = 900
     enquiries_kept_days: Annotated[int, Meta(ge=1, le=3650, description="life of the log of what was asked")] = 90
     feed_bytes_max: Annotated[int, Meta(ge=1, description="largest feed by upload")] = 4_000_000_000

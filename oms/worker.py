@@ -5,7 +5,9 @@ arq runs what has a clock; resident loops follow wake-ups. Either may be lost at
 
 import asyncio
 import contextlib
+import os
 import random
+import socket
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +25,7 @@ from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
-from oms.flows.broker import online, policy
+from oms.flows.broker import crew, online, policy
 from oms.flows.fulfill import answers, collect, handoff
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
@@ -96,6 +98,7 @@ async def watch(ctx: Context) -> None:
     await rules.share(db, ctx["cache"], now=now)
     await overdue.watch(db, now=now)
     await plan.plan(db, now=now)
+    ctx["hand"].rest()
     await ctx["cache"].wake("project")
 
 
@@ -129,8 +132,11 @@ async def broker_now(ctx: Context) -> None:
 
 
 async def _broker(ctx: Context, *, which: broker.Which) -> None:
-    seconds = ctx["settings"].broker_seconds
-    await broker.run(ctx["db"], who="oms", now=clock(), seconds=seconds, cache=ctx["cache"], which=which)
+    settings: Settings = ctx["settings"]
+    await broker.run(
+        ctx["db"], who="oms", now=clock(), seconds=settings.broker_seconds, cache=ctx["cache"], which=which,
+        with_crew=settings.broker_crew,
+    )  # fmt: skip
 
 
 async def reprice(ctx: Context) -> None:
@@ -214,14 +220,22 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
         settings.database_url, connections_max=settings.database_connections_max, patience_seconds=START_SECONDS_MAX
     )
     cache = await Cache.open(settings.redis_url)
-    ctx: Context = {"db": db, "cache": cache, "settings": settings}
+    hand = crew.Hand(settings.redis_url, f"{socket.gethostname()}:{os.getpid()}")
+    ctx: Context = {"db": db, "cache": cache, "settings": settings, "hand": hand}
     worker = Worker(
         functions=[expire, sweep, mornings, broker_now, watch, give_up, verify, reprice, forget], cron_jobs=JOBS, ctx=ctx,
         redis_settings=RedisSettings.from_dsn(settings.redis_url), handle_signals=False, keep_result=0, max_tries=1,
         job_serializer=msgpack.packb, job_deserializer=lambda raw: msgpack.unpackb(raw, raw=False),
         health_check_interval=30, queue_name="oms:jobs",
     )  # fmt: skip
+    helper = Worker(
+        functions=[crew.plan_task], ctx={"hand": hand}, redis_settings=RedisSettings.from_dsn(settings.redis_url),
+        handle_signals=False, keep_result=0, max_tries=1, max_jobs=1, job_timeout=3600, poll_delay=0.05,
+        job_serializer=msgpack.packb, job_deserializer=lambda raw: msgpack.unpackb(raw, raw=False),
+        queue_name=crew.QUEUE,
+    )  # fmt: skip
     loops = [
+        asyncio.create_task(helper.async_run()),
         asyncio.create_task(follow_touched(db, cache, clock=clock)),
         asyncio.create_task(follow_due(ctx)),
         asyncio.create_task(follow_arrivals(ctx)),
@@ -235,7 +249,9 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
         for task in loops:
             task.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        with contextlib.suppress(RedisError):  # it may be gone already
-            await worker.close()
+        hand.close()
+        for one in (helper, worker):
+            with contextlib.suppress(RedisError):  # it may be gone already
+                await one.close()
         await cache.close()
         await db.close()

@@ -57,7 +57,7 @@ async def start_run(
     done = await broker.run(
         db, who=actor.who, now=now, dry_run=data.dry_run, policy=data.policy, cache=cache,
         seconds=settings.broker_seconds if data.seconds is None else data.seconds,
-        seed=settings.broker_seed if data.seed is None else data.seed,
+        seed=settings.broker_seed if data.seed is None else data.seed, with_crew=settings.broker_crew,
     )  # fmt: skip
     await cache.wake("project")
     return done

@@ -93,6 +93,7 @@ async def run(
     cache: Cache | None = None,
     progress: Progress | None = None,
     which: Which = ALL_OPEN,
+    with_crew: bool = False,
 ) -> Run:
     """One brokering run over everything that is open: planned, kept as decisions, then allocated.
 
@@ -120,6 +121,7 @@ async def run(
             await plan(
                 db, run_id=run_id, seconds=seconds, seed=seed, now=now, dry_run=dry_run, policies=policies,
                 is_for_all=policy is not None, progress=progress, which=which,
+                crew_at=cache.url if with_crew and cache is not None else None,
             )  # fmt: skip
         except Exception as error:
             await _failed(db, run_id=run_id, error=error)

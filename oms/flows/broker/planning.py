@@ -33,6 +33,7 @@ from oms.domain.acceptance import Asked, Shares, shares
 from oms.domain.allocation import OrderPlan, Planned
 from oms.domain.ids import ids_from
 from oms.domain.promise import Hours, ships_on
+from oms.flows.broker.crew import ORDERS_MIN, Crew
 
 sql = Sql("broker")
 
@@ -125,8 +126,9 @@ async def plan(
     is_for_all: bool,
     progress: Progress | None,
     which: Which = ALL_OPEN,
+    crew_at: str | None = None,
 ) -> None:
-    """Reads what is open, plans it, audits the plan and keeps it as decisions."""
+    """Reads what is open, plans it (large runs with helpers at a Redis), audits the plan and keeps it as decisions."""
     problem, told = await read_problem(
         db, run_id=run_id, now=now, policies=policies, is_for_all=is_for_all, which=which
     )
@@ -137,11 +139,20 @@ async def plan(
 
     async with db.connection() as tx:
         warm = next((warm_of(kept) for _, kept in await recent_prices(tx, limit=1)), None)
-    found = await asyncio.to_thread(broker, problem, seconds=seconds, seed=seed, progress=tell, warm=warm)
+    crew = await Crew.open(crew_at) if crew_at is not None and len(problem.orders) >= ORDERS_MIN else None
+    try:
+        found = await asyncio.to_thread(
+            broker, problem, seconds=seconds, seed=seed, progress=tell, warm=warm, executor=crew
+        )
+    finally:
+        if crew is not None:
+            await crew.close()
     faults = await asyncio.to_thread(audit, problem, found)
     assert not faults, f"the plan breaks the law: {faults[:5]}"
     summary = await asyncio.to_thread(summarize, problem, found)
     summary["hints"] = told
+    if crew is not None:
+        summary["tasks"] = crew.who
     async with db.transaction() as tx:
         await keep_plan(tx, run_id=run_id, problem=problem, found=found)
         await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
