@@ -98,7 +98,6 @@ async def watch(ctx: Context) -> None:
     await rules.share(db, ctx["cache"], now=now)
     await overdue.watch(db, now=now)
     await plan.plan(db, now=now)
-    ctx["hand"].rest()
     await ctx["cache"].wake("project")
 
 
@@ -191,6 +190,13 @@ async def follow_arrivals(ctx: Context) -> None:
             await _safely("arrivals", sweep(ctx))
 
 
+async def let_rest(hand: crew.Hand) -> None:
+    """What a helper remembers of a run is dropped when it is over."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        hand.rest()
+
+
 async def _safely(what: str, work: Coroutine[Any, Any, Any]) -> None:
     try:
         await work
@@ -221,7 +227,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
     )
     cache = await Cache.open(settings.redis_url)
     hand = crew.Hand(settings.redis_url, f"{socket.gethostname()}:{os.getpid()}")
-    ctx: Context = {"db": db, "cache": cache, "settings": settings, "hand": hand}
+    ctx: Context = {"db": db, "cache": cache, "settings": settings}
     worker = Worker(
         functions=[expire, sweep, mornings, broker_now, watch, give_up, verify, reprice, forget], cron_jobs=JOBS, ctx=ctx,
         redis_settings=RedisSettings.from_dsn(settings.redis_url), handle_signals=False, keep_result=0, max_tries=1,
@@ -236,6 +242,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
     )  # fmt: skip
     loops = [
         asyncio.create_task(helper.async_run()),
+        asyncio.create_task(let_rest(hand)),
         asyncio.create_task(follow_touched(db, cache, clock=clock)),
         asyncio.create_task(follow_due(ctx)),
         asyncio.create_task(follow_arrivals(ctx)),

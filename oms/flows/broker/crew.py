@@ -207,11 +207,11 @@ class Hand:
         self._run = ""
         self._known: dict[str, Arrays] = {}
         self._kept: dict[Any, Any] = {}
-        self._last = time.monotonic()
+        self._last, self._is_busy = time.monotonic(), False
 
     def rest(self) -> None:
         """Forgets a run that has asked nothing for a while."""
-        if self._run and time.monotonic() > self._last + REST_SECONDS:
+        if self._run and not self._is_busy and time.monotonic() > self._last + REST_SECONDS:
             self._run, self._known, self._kept = "", {}, {}
 
     def get(self, name: str) -> Arrays:
@@ -231,7 +231,7 @@ class Hand:
         raw: Any = self._redis.get(keys.task(number))
         if raw is None:
             return False  # the run is over
-        self._last = time.monotonic()
+        self._is_busy = True
         if run != self._run:
             self._run, self._known, self._kept = run, {}, {}
         with _Kept(self._redis, keys.claim(number)):
@@ -241,6 +241,8 @@ class Hand:
                 return False
             except Exception:
                 answer = [number, self.name, traceback.format_exc(), None]
+            finally:
+                self._last, self._is_busy = time.monotonic(), False
         self._redis.rpush(keys.done, packed(answer))
         self._redis.expire(keys.done, KEPT_SECONDS)
         return True
