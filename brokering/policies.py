@@ -36,6 +36,7 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     scope: Scope = Scope()
     rank: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     limits: tuple[Limit, ...] = ()
+    recall_after_minutes: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     cancel_after_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
     tariff: Tariff = Tariff()
     late_cents: Cents = 400
@@ -177,6 +178,8 @@ def sentences(policy: PolicyBody) -> list[str]:
         told.append("Units of a line may come from several locations.")
     for term, weight in sorted(policy.weights.items()):
         told.append(f"The cost of {term.replace('_', ' ')} counts {weight:g} times.")
+    if policy.recall_after_minutes is not None:
+        told.append(f"Work that is not accepted within {policy.recall_after_minutes} minutes goes elsewhere.")
     if policy.cancel_after_days is not None:
         told.append(f"What is still open after {policy.cancel_after_days} days is cancelled.")
     return told

@@ -19,6 +19,7 @@ from arq.connections import RedisSettings
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
+from oms import access
 from oms import morning as the_morning
 from oms.cache import Cache
 from oms.db import START_SECONDS_MAX, Database
@@ -108,6 +109,17 @@ async def give_up(ctx: Context, *, now: datetime | None = None) -> None:
             await change.cancel(ctx["db"], order_id=late.order_id, lines=late.lines, why=late.why, who="oms")
 
 
+async def recall(ctx: Context, *, now: datetime | None = None) -> None:
+    """Work that nobody accepted in the time that its order's policy gives goes elsewhere."""
+    now = now or clock()
+    for late in await policy.unaccepted(ctx["db"], now=now):
+        with contextlib.suppress(Conflict):  # it was accepted, cancelled or rejected meanwhile
+            await fulfill.reject(
+                ctx["db"], fulfillment=late.fulfillment_id, lines=[], stock="keep", whole=late.why, actor=access.house,
+                now=now, cache=ctx["cache"],
+            )  # fmt: skip
+
+
 async def verify(ctx: Context) -> int:
     """The ledger is folded again and compared; a difference is an exception."""
     return await reconcile.watch(ctx["db"])
@@ -161,6 +173,7 @@ JOBS = [
     cron(broker_now, second=20, timeout=3600, keep_result=0),
     cron(watch, minute=set(range(0, 60, 5)), second=40, timeout=120, keep_result=0),
     cron(verify, minute=set(range(2, 60, 5)), second=50, timeout=600, keep_result=0),
+    cron(recall, second=30, timeout=300, keep_result=0),
     cron(give_up, minute=33, second=30, timeout=600, keep_result=0),
     cron(reprice, hour={4, 10, 16, 22}, minute=7, second=15, timeout=3600, keep_result=0),
     cron(forget, hour=3, minute=17, second=0, timeout=600, keep_result=0),
@@ -229,7 +242,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
     hand = crew.Hand(settings.redis_url, f"{socket.gethostname()}:{os.getpid()}")
     ctx: Context = {"db": db, "cache": cache, "settings": settings}
     worker = Worker(
-        functions=[expire, sweep, mornings, broker_now, watch, give_up, verify, reprice, forget], cron_jobs=JOBS, ctx=ctx,
+        functions=[expire, sweep, mornings, broker_now, watch, recall, give_up, verify, reprice, forget], cron_jobs=JOBS, ctx=ctx,
         redis_settings=RedisSettings.from_dsn(settings.redis_url), handle_signals=False, keep_result=0, max_tries=1,
         job_serializer=msgpack.packb, job_deserializer=lambda raw: msgpack.unpackb(raw, raw=False),
         health_check_interval=30, queue_name="oms:jobs",

@@ -60,6 +60,23 @@ select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days
    and o.order_id > :after
  group by o.order_id, c.code order by o.order_id limit :limit;
 
+-- name: released_work
+-- Work made before a moment that nobody has accepted, at locations with people of their own, that might be done elsewhere:
+-- what scopes ask of its orders, and how long it waits.
+select f.fulfillment_id, o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days,
+       sum(n.quantity * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000))::bigint as value_cents,
+       (extract(epoch from :now::timestamptz - f.made_at) / 60)::int as minutes
+  from fulfillment f
+  join orders o using (order_id)
+  join channel c using (channel_id)
+  join fulfillment_line n using (fulfillment_id)
+  join order_line l using (line_id)
+  left join sku s on s.sku_id = n.sku_id
+ where f.state = 'released' and f.made_at <= :before and o.pickup_location_id is null and n.quantity > 0
+   and not exists (select from fulfiller r where r.location_id = f.location_id)
+   and f.fulfillment_id > :after
+ group by f.fulfillment_id, o.order_id, c.code order by f.fulfillment_id limit :limit;
+
 -- name: knows_policy
 -- Whether there is such a policy.
 select exists (select from policy where code = :code);

@@ -50,6 +50,16 @@ async def fate(db: Database, run_id: UUID) -> list[tuple[str, str | None]]:
     return [(d.state, d.result) for d in await broker.why(db, run_id=run_id, number=None, after=None, limit=100)]
 
 
+async def test_a_decision_names_the_smallest_change_that_flips_it(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=50)
+    await set_stock(db, sku="A", location="S1", quantity=50)
+    await captured(db, order(net, "N1", ("A", 1)))
+    done = await run(db)
+    (why,) = await broker.why(db, run_id=done.id, number="N1", after=None, limit=9)
+    assert {why.plan[0]["location"], why.why["flip"]["location"]} == {"W1", "S1"}
+    assert (why.why["flip"]["by"], why.why["flip"]["cents"] > 0) == ("cost", True)
+
+
 async def test_open_lines_are_planned_allocated_and_told_why(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="W1", quantity=5)
     await set_stock(db, sku="B", location="S1", quantity=5)
@@ -438,6 +448,29 @@ async def test_what_stays_open_too_long_is_cancelled_by_its_policy(
     assert [await lines(db, one) for one in made] == [[(0, 0)], [(1, 0)]]
     why = [s.why for s in await order_history(db, order_id=made[0]) if s.step == "cancelled"]
     assert why == ["open for 3 days: policy give up"]
+
+
+async def test_released_work_goes_elsewhere_only_where_a_policy_says_after_how_long(
+    db: Database, net: Net, cache: Cache, settings: Settings
+) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=5)
+    works = [await allocated(db, net, f"N{n}", ("A", 1, "W1")) for n in range(2)]
+    accepted, ignored = works
+    ctx = {"db": db, "cache": cache, "settings": settings}
+    later = datetime.now(UTC) + timedelta(hours=2)
+    await worker.recall(ctx, now=later)
+    assert [await places(db, w.order_id) for w in works] == [["W1"], ["W1"]], "no policy says so"
+    await in_force(db, "sla", {"recall_after_minutes": 60})
+    await work_up_to(db, accepted, "accept")
+    await worker.recall(ctx, now=datetime.now(UTC) + timedelta(minutes=30))
+    await worker.recall(ctx, now=later)
+    assert [await places(db, w.order_id) for w in works] == [["W1"], []]
+    assert await lines(db, ignored.order_id) == [(1, 0)]
+    told = [s.why for s in await order_history(db, order_id=ignored.order_id) if s.step == "rejected"]
+    assert told and "not accepted within 60 minutes: policy sla" in str(told[0])
+    await set_stock(db, sku="A", location="S1", quantity=50)
+    await run(db)
+    assert await places(db, ignored.order_id) == ["S1"], "the location that did not answer is not asked again"
 
 
 async def drafted(db: Database, code: str, body: dict[str, object]) -> None:

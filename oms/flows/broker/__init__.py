@@ -209,7 +209,8 @@ async def why(db: Database, *, run_id: UUID, number: str | None, after: UUID | N
         rows = await decisions_of(tx, run_id=run_id, number=number, after=after, limit=limit)
         codes: dict[int, str] = dict(await location_codes(tx))
     for row in rows:
-        for part in (*row.plan, *row.why.get("candidates", [])):
+        flip = row.why.get("flip")
+        for part in (*row.plan, *row.why.get("candidates", []), *([flip] if flip else [])):
             part["location"] = codes.get(part.pop("location_id"))
     return rows
 

@@ -52,6 +52,24 @@ class GivenUp(msgspec.Struct, frozen=True):
     why: str
 
 
+class _Released(msgspec.Struct, frozen=True):
+    fulfillment_id: UUID
+    order_id: str
+    channel: str
+    method: str
+    priority: int
+    promise_days: int | None
+    value_cents: int
+    minutes: int
+
+
+class Unaccepted(msgspec.Struct, frozen=True):
+    """Work that its location has not accepted in the time that the policy of its order gives."""
+
+    fulfillment_id: UUID
+    why: str
+
+
 class _Newest(msgspec.Struct, frozen=True):
     policy_id: int
     version: int
@@ -75,6 +93,7 @@ answer = sql.run("answer")
 copy_version = sql.maybe("copy_version", int)
 policies_in_force = sql.rows("policies_in_force", _Kept)
 newest_version = sql.maybe("newest_version", _Kept)
+released_work = sql.rows("released_work", _Released)
 waiting_orders = sql.rows("waiting_orders", _Waiting)
 knows_policy = sql.one("knows_policy", bool)
 
@@ -190,3 +209,29 @@ async def too_late(db: Database, *, now: datetime) -> list[GivenUp]:
             if len(page) < WAITING_AT_ONCE:
                 return found
             after = UUID(page[-1].order_id)
+
+
+async def unaccepted(db: Database, *, now: datetime) -> list[Unaccepted]:
+    """Released work that the policies of its orders let be recalled now, for it was not accepted in their time."""
+    async with db.connection() as tx:
+        policies = await in_force(tx, code=None, now=now, drafts=False)
+        minutes = [p.body.recall_after_minutes for p in policies if p.body.recall_after_minutes is not None]
+        if not minutes:
+            return []
+        found: list[Unaccepted] = []
+        after = UUID(int=0)
+        while True:
+            page = await released_work(
+                tx, now=now, before=now - timedelta(minutes=min(minutes)), after=after, limit=WAITING_AT_ONCE
+            )
+            for f in page:
+                place = policy_for(
+                    policies, Subject(f.order_id, f.channel, f.method, f.priority, f.promise_days, f.value_cents)
+                )
+                limit = None if place is None else policies[place].body.recall_after_minutes
+                if place is not None and limit is not None and f.minutes >= limit:
+                    why = f"not accepted within {limit} minutes: policy {policies[place].code}"
+                    found.append(Unaccepted(f.fulfillment_id, why))
+            if len(page) < WAITING_AT_ONCE:
+                return found
+            after = page[-1].fulfillment_id
