@@ -84,8 +84,8 @@ select l.location_id, l.kind, l.lat, l.lon,
        case when l.capacity_orders is not null then greatest(0, l.capacity_orders - coalesce(c.orders, 0)) end as capacity_orders,
        case when l.capacity_items is not null then greatest(0, l.capacity_items - coalesce(c.items, 0)) end as capacity_items,
        case when l.capacity_cents is not null then greatest(0, l.capacity_cents - coalesce(c.cents, 0)) end as capacity_cents,
-       case l.kind when 'store' then 250 else 120 end as package_cents,
-       case l.kind when 'store' then 80 else 25 end as line_cents,
+       coalesce(l.package_cents, case l.kind when 'store' then 250 else 120 end) as package_cents,
+       coalesce(l.line_cents, case l.kind when 'store' then 80 else 25 end) as line_cents,
        l.time_zone, l.work_days, l.cut_off, l.handling_days, l.holidays
   from location l
   left join capacity c on c.location_id = l.location_id and c.day = (:now::timestamptz at time zone l.time_zone)::date

@@ -9,7 +9,8 @@ select l.code, jsonb_build_object(
          'postal_code', l.postal_code, 'time_zone', l.time_zone, 'capacity_orders', l.capacity_orders,
          'capacity_items', l.capacity_items, 'capacity_cents', l.capacity_cents,
          'safety_stock', l.safety_stock, 'work_days', l.work_days, 'cut_off', to_char(l.cut_off, 'HH24:MI'),
-         'handling_days', l.handling_days, 'pickup_minutes', l.pickup_minutes, 'holidays', l.holidays, 'on', l.is_on) as body
+         'handling_days', l.handling_days, 'pickup_minutes', l.pickup_minutes,
+         'package_cents', l.package_cents, 'line_cents', l.line_cents, 'holidays', l.holidays, 'on', l.is_on) as body
   from location l
  where (:codes::text[] is null or l.code = any(:codes)) and l.code > :after
  order by l.code limit :limit::int;
@@ -17,16 +18,17 @@ select l.code, jsonb_build_object(
 -- name: write_locations
 -- Makes or changes locations; where what may be sold there changes, their stock is rewritten from the first sku on.
 insert into location as l (code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders,
-                           capacity_items, capacity_cents, safety_stock, work_days, cut_off, handling_days, pickup_minutes, holidays,
-                           is_on)
+                           capacity_items, capacity_cents, safety_stock, work_days, cut_off, handling_days, pickup_minutes,
+                           package_cents, line_cents, holidays, is_on)
 select code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders, capacity_items, capacity_cents,
-       safety_stock, work_days, cut_off, handling_days, pickup_minutes, holidays, "on"
+       safety_stock, work_days, cut_off, handling_days, pickup_minutes, package_cents, line_cents, holidays, "on"
   from jsonb_to_recordset(:rows) as r(code text, name text, kind text, lat float8, lon float8, country text,
        postal_code text, time_zone text, capacity_orders int, capacity_items int, capacity_cents bigint,
-       safety_stock int, work_days text, cut_off time, handling_days int, pickup_minutes int, holidays date[], "on" boolean)
+       safety_stock int, work_days text, cut_off time, handling_days int, pickup_minutes int, package_cents int,
+       line_cents int, holidays date[], "on" boolean)
 on conflict (code) do update
   set work_days = excluded.work_days, cut_off = excluded.cut_off, handling_days = excluded.handling_days,
-      pickup_minutes = excluded.pickup_minutes,
+      pickup_minutes = excluded.pickup_minutes, package_cents = excluded.package_cents, line_cents = excluded.line_cents,
       holidays = excluded.holidays, name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
       postal_code = excluded.postal_code, time_zone = excluded.time_zone,
       capacity_orders = excluded.capacity_orders, capacity_items = excluded.capacity_items,

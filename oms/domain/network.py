@@ -45,6 +45,8 @@ class Location(Row, frozen=True, kw_only=True):
     cut_off: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
     handling_days: Annotated[int, Meta(ge=0, le=60)] | UnsetType = UNSET
     pickup_minutes: Annotated[int, Meta(ge=0, le=10_080)] | UnsetType = UNSET
+    package_cents: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType | None = UNSET
+    line_cents: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType | None = UNSET
     holidays: list[date] | UnsetType = UNSET
     on: bool | UnsetType = UNSET
 
@@ -250,7 +252,8 @@ KINDS: dict[str, Kind] = {
         Kind("locations", "location", Location, needs=("kind",), defaults={
             "name": "", "lat": None, "lon": None, "country": "US", "postal_code": None, "time_zone": "UTC",
             "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "safety_stock": 0,
-            "work_days": "1111111", "cut_off": None, "handling_days": 0, "pickup_minutes": 60, "holidays": [], "on": True}),
+            "work_days": "1111111", "cut_off": None, "handling_days": 0, "pickup_minutes": 60, "package_cents": None,
+            "line_cents": None, "holidays": [], "on": True}),
         Kind("pools", "pool", Pool, defaults={"name": "", "locations": []}, grouped=("locations", "location")),
         Kind("channels", "channel", Channel, needs=("pool",), refers={"pool": "pool"}, defaults={
             "name": "", "kind": "none", "mode": "reset", "buffer": 0, "cap": None, "reset_minutes": 60,

@@ -419,6 +419,16 @@ async def test_a_run_tells_where_one_more_unit_would_have_saved_most(db: Databas
         await broker.savings(db, run_id=UUID(int=1), limit=9)
 
 
+async def test_what_work_costs_at_a_location_is_what_it_says_or_its_kinds(db: Database, net: Net) -> None:
+    await load(
+        db, kind="locations", rows=[{"code": "S1", "package_cents": 900, "line_cents": 7}], who="planner", now=NOW
+    )
+    problem, _ = await read_problem(db, run_id=UUID(int=1), now=NOW, policies=[])
+    told = {n.location_id: (n.package_cents, n.line_cents) for n in problem.locations}
+    assert told[net.locations["S1"]] == (900, 7)
+    assert told[net.locations["W1"]] == (120, 25) and told[net.locations["S2"]] == (250, 80)
+
+
 async def test_a_location_that_rejects_often_is_asked_less(db: Database, net: Net) -> None:
     for location in ("S1", "S2"):
         await set_stock(db, sku="A", location=location, quantity=200)

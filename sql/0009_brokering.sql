@@ -49,3 +49,7 @@ create trigger line_is_due_again after update on order_line referencing old tabl
 -- what a run is: a joint plan of all that is open, decisions of a moment, or prices alone
 alter table run add mode text not null default 'joint' check (mode in ('joint', 'online', 'prices'));
 create index run_priced on run (run_id) where prices is not null;
+
+-- what work costs at a location: a package and a line; null is what its kind costs
+alter table location add package_cents int check (package_cents >= 0);
+alter table location add line_cents int check (line_cents >= 0);
