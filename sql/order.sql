@@ -69,22 +69,27 @@ select i.sku_id, s.code as sku, i.due_on, sum(i.quantity)::int as quantity
 
 -- name: take_order
 -- Takes an order, if the caller sees it: one of these channels, and at this location (null: any).
-select o.order_id, o.channel_id, o.number, o.pickup_location_id
-  from orders o
+select o.order_id, o.channel_id, c.code as channel, o.number, o.pickup_location_id, o.ship_to, o.method,
+       c.settings ->> 'amendments_recall_until' as recalls_until
+  from orders o join channel c using (channel_id)
  where o.order_id = :id
    and (:channels::int[] is null or o.channel_id = any(:channels::int[]))
    and (:location_id::int is null or o.pickup_location_id = :location_id
         or exists (select from fulfillment f where f.order_id = o.order_id and f.location_id = :location_id))
-   for update;
+   for update of o;
 
 -- name: take_fulfillments
 -- Takes an order's fulfillments.
-select fulfillment_id, location_id, state, capacity_day
-  from fulfillment where order_id = :id order by fulfillment_id for update;
+select f.fulfillment_id, f.location_id, l.code as location, f.state, f.capacity_day,
+       exists (select from handoff h where h.fulfillment_id = f.fulfillment_id and h.act = 'release'
+                                       and h.state <> 'dropped') as is_told
+  from fulfillment f join location l using (location_id)
+ where f.order_id = :id order by f.fulfillment_id for update of f;
 
 -- name: take_lines
 -- Takes an order's lines.
-select line_id, line, part, sku_id, pool_id, quantity, open, parked, allocated, shipped, cancelled, hold, price_cents
+select line_id, line, part, sku_id, sku as asked, pool_id, quantity, open, parked, allocated, shipped, cancelled, hold,
+       price_cents
   from order_line where order_id = :id order by line_id for update;
 
 -- name: given_lines
@@ -92,19 +97,21 @@ select line_id, line, part, sku_id, pool_id, quantity, open, parked, allocated, 
 select fulfillment_id, line_id, sku_id, quantity
   from fulfillment_line where fulfillment_id = any(:ids::uuid[]) and quantity > 0 order by fulfillment_id, line_id;
 
--- name: cancel_lines
--- Units of lines that are open, parked or recalled are cancelled.
+-- name: move_units
+-- Units of lines change their state by so many; what a line has changes by their sum.
 update order_line l
-   set open = l.open - n.open, parked = l.parked - n.parked, allocated = l.allocated - n.allocated,
-       cancelled = l.cancelled + n.open + n.parked + n.allocated, version = l.version + 1
-  from unnest(:ids::bigint[], :open::int[], :parked::int[], :allocated::int[]) as n(line_id, open, parked, allocated)
+   set open = l.open + n.open, parked = l.parked + n.parked, allocated = l.allocated + n.allocated,
+       cancelled = l.cancelled + n.cancelled, quantity = l.quantity + n.open + n.parked + n.allocated + n.cancelled,
+       version = l.version + 1
+  from unnest(:ids::bigint[], :open::int[], :parked::int[], :allocated::int[], :cancelled::int[])
+       as n(line_id, open, parked, allocated, cancelled)
  where l.line_id = n.line_id;
 
 -- name: recall_lines
--- Lines are taken back from their fulfillments; one that has none left is recalled.
+-- Units of lines are taken back from their fulfillments; one that has none left is recalled.
 with recalled as (
-  update fulfillment_line f set quantity = 0
-    from unnest(:fulfillments::uuid[], :lines::bigint[]) as n(fulfillment_id, line_id)
+  update fulfillment_line f set quantity = f.quantity - n.quantity
+    from unnest(:fulfillments::uuid[], :lines::bigint[], :quantities::int[]) as n(fulfillment_id, line_id, quantity)
    where f.fulfillment_id = n.fulfillment_id and f.line_id = n.line_id
 )
 update fulfillment set state = 'recalled', changed_at = clock_timestamp() where fulfillment_id = any(:empty::uuid[]);
@@ -187,3 +194,7 @@ select distinct o.channel_id, l.sku
 -- name: captured_until
 -- A channel's orders are read up to here; it never goes back.
 update channel set captured_until = greatest(captured_until, :until::timestamptz) where channel_id = :channel_id;
+
+-- name: write_order
+-- An order goes elsewhere, or by another method.
+update orders set ship_to = :ship_to, method = :method where order_id = :id;

@@ -302,6 +302,8 @@ with skus as (
   select distinct n.sku_id
     from order_line n join availability a on a.sku_id = n.sku_id
    where n.open > 0
+     and (:order_id::uuid is null
+          or n.sku_id in (select w.sku_id from order_line w where w.order_id = :order_id and w.open > 0))
      and (n.promised_on is not null
           or (select sum(d) from unnest(a.reserved) d) > (select sum(u) from unnest(a.supply) u)
           -- pools may be short though all of them together are not
@@ -319,4 +321,15 @@ select line_id, order_id, line, sku_id, pool_id, open, promised_on
 -- These lines are promised for a day (null: for none), where they were for the day that was read.
 update order_line n set promised_on = p.day
   from unnest(:lines::bigint[], :days::date[], :before::date[]) as p(line_id, day, was)
- where n.line_id = p.line_id and n.promised_on is not distinct from p.was;
+ where n.line_id = p.line_id and n.promised_on is not distinct from p.was
+returning n.line_id;
+
+-- name: ordered
+-- An order as it is promised: where it goes and how.
+select o.channel_id, o.method, o.ship_to, l.code as pickup_location
+  from orders o left join location l on l.location_id = o.pickup_location_id where o.order_id = :id;
+
+-- name: ordered_lines
+-- The open lines of an order, by our code of their skus.
+select l.line, l.part, l.sku_id, s.code as sku, l.pool_id, l.open
+  from order_line l join sku s using (sku_id) where l.order_id = :id and l.open > 0 order by l.line_id;

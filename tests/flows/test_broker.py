@@ -17,7 +17,8 @@ from oms.flows import broker, fulfill
 from oms.flows.broker import policy
 from oms.flows.broker.planning import read_problem
 from oms.flows.network import load
-from oms.flows.order.change import cancel, hold, release
+from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.order.read import order_history, read_order
 from oms.settings import Settings
 from tests.demand import allocated, captured, order, planned, reject, work_of, work_up_to

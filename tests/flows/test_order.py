@@ -12,9 +12,11 @@ from oms.db import Database
 from oms.domain.order import CartLine, NewOrder, OrderLine, ShipTo
 from oms.errors import BadInput, Conflict, NotFound, OutOfStock
 from oms.flows.order.capture import Captured, capture_from, capture_many
-from oms.flows.order.change import Sight, cancel, hold, release
+from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.order.parked import unpark_lines
 from oms.flows.order.read import OrderView, order_history, read_order
+from oms.flows.order.rows import Sight
 from oms.flows.reserve import Cart, Granted, expire_due, reserve_many
 from oms.settle import settle_batch
 from tests.balance import check_balance

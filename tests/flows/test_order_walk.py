@@ -15,7 +15,8 @@ from oms.domain import atp
 from oms.domain.order import CartLine, NewOrder, OrderLine, ShipTo
 from oms.errors import Conflict, Refusal
 from oms.flows.order.capture import Captured, capture_many
-from oms.flows.order.change import cancel, hold, release
+from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.reserve import Cart, Granted, expire_due, reserve_many
 from oms.flows.reserve import release as give_up
 from oms.settle import settle_batch

@@ -9,7 +9,7 @@ import msgspec
 from oms.db import Database, Sql
 from oms.domain.order import state_of
 from oms.errors import NotFound
-from oms.flows.order.change import EVERYTHING, Sight
+from oms.flows.order.rows import EVERYTHING, Sight
 
 sql = Sql("order")
 

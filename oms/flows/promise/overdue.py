@@ -42,7 +42,7 @@ class _Line(msgspec.Struct, frozen=True):
 overdue_incoming = sql.rows("overdue_incoming", _Overdue)
 settled_overdue = sql.rows("settled_overdue", str)
 leaning_lines = sql.rows("leaning_lines", _Line)
-promise_lines = sql.run("promise_lines")
+promise_lines = sql.rows("promise_lines", int)
 
 
 async def watch(db: Database, *, now: datetime) -> int:
@@ -70,13 +70,13 @@ async def watch(db: Database, *, now: datetime) -> int:
     return await promise_again(db, today=today)
 
 
-async def promise_again(db: Database, *, today: date) -> int:
+async def promise_again(db: Database, *, today: date, skus_of: UUID | None = None) -> int:
     """Gives each open line that present stock does not serve the day from which it can be served; gives how many changed.
 
-    Lines are served by priority, then in the order in which they were placed.
+    Lines are served by priority, then in the order in which they were placed. `skus_of`: only skus of this order.
     """
     async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
-        lines = await leaning_lines(tx, limit=LINES_MAX)
+        lines = await leaning_lines(tx, limit=LINES_MAX, order_id=skus_of)
         skus = sorted({n.sku_id for n in lines})
         shelf = await numbers.read(tx, skus, today=today) if skus else None
     changed: list[tuple[_Line, date | None]] = []
@@ -99,12 +99,14 @@ async def promise_again(db: Database, *, today: date) -> int:
 
 
 async def _say(tx: Connection, changed: Sequence[tuple[_Line, date | None]]) -> None:
-    await promise_lines(
+    said = await promise_lines(
         tx, lines=[n.line_id for n, _ in changed], days=[day for _, day in changed],
         before=[n.promised_on for n, _ in changed],
     )  # fmt: skip
     steps = []
     for n, day in changed:
+        if n.line_id not in said:
+            continue
         detail = {"line": n.line, "on": day, "was": n.promised_on}
         steps.append(record.Step("order", str(n.order_id), "promised", detail=detail))
     await record.keep(tx, who="oms", steps=steps)
