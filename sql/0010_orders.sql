@@ -12,3 +12,32 @@ begin
 end $$;
 create trigger order_line_sold_more after update of quantity on order_line for each row
   when (new.quantity > old.quantity and old.sku_id is not null) execute function told_by_more();
+
+-- Why a line is held: several at once; it goes on when the last is released. `order_line.hold` shows the newest.
+create table line_hold (
+  hold_id     uuid primary key default uuidv7(),
+  line_id     bigint not null references order_line,
+  order_id    uuid not null,
+  kind        text not null check (kind in ('fraud', 'address', 'payment', 'customer')),
+  who         text not null,
+  why         text,
+  keeps_stock boolean not null,                      -- false: its units are parked, and promised to others meanwhile
+  at          timestamptz not null default clock_timestamp(),
+  released_at timestamptz,
+  released_by text check ((released_by is null) = (released_at is null))
+);
+create unique index line_hold_stands on line_hold (line_id, kind) where released_at is null;
+create index on line_hold (order_id);
+insert into line_hold (line_id, order_id, kind, who, why, keeps_stock)
+select line_id, order_id, hold, 'oms', 'held before holds had reasons', true from order_line where hold is not null;
+create function hold_of_new_line() returns trigger language plpgsql as $$
+begin
+  insert into line_hold (line_id, order_id, kind, who, why, keeps_stock)
+  values (new.line_id, new.order_id, new.hold, 'oms', 'nobody knows where it goes', true);
+  return null;
+end $$;
+create trigger order_line_held after insert on order_line for each row
+  when (new.hold is not null) execute function hold_of_new_line();
+-- Whether a hold has a line's units promised to others meanwhile.
+create function gave_up_stock(the_line bigint) returns boolean language sql stable parallel safe return
+  exists (select from line_hold where line_id = the_line and released_at is null and not keeps_stock);

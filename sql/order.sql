@@ -116,9 +116,31 @@ with recalled as (
 )
 update fulfillment set state = 'recalled', changed_at = clock_timestamp() where fulfillment_id = any(:empty::uuid[]);
 
--- name: hold_lines
--- Lines are held for this reason, or (null) released.
-update order_line set hold = :hold, version = version + 1 where line_id = any(:ids::bigint[]);
+-- name: holds_of
+-- The holds of an order that are not released.
+select h.line_id, l.line, h.kind, h.who, h.why, h.keeps_stock, h.at
+  from line_hold h join order_line l using (line_id)
+ where l.order_id = :id and h.released_at is null order by h.at, h.line_id;
+
+-- name: place_holds
+-- Lines are held for a reason of this kind; one that is held so already keeps its units, or not, from now on.
+insert into line_hold (line_id, order_id, kind, who, why, keeps_stock)
+select n.line_id, :id, :kind, :who, :why, :keeps_stock from unnest(:lines::bigint[]) as n(line_id)
+on conflict (line_id, kind) where released_at is null
+do update set keeps_stock = excluded.keeps_stock, who = excluded.who, why = excluded.why;
+
+-- name: end_holds
+-- Holds of lines are released: of all kinds (null), or of one.
+update line_hold set released_at = clock_timestamp(), released_by = :who
+ where line_id = any(:lines::bigint[]) and released_at is null and (:kind::text is null or kind = :kind);
+
+-- name: show_holds
+-- Lines show the kind of their newest hold, none where they have no more.
+update order_line l
+   set version = version + 1,
+       hold = (select h.kind from line_hold h where h.line_id = l.line_id and h.released_at is null
+                order by h.at desc, h.kind limit 1)
+ where l.line_id = any(:lines::bigint[]);
 
 -- name: order_row
 -- An order, if the caller sees it.
@@ -162,7 +184,7 @@ select h.history_id, h.at, h.who, h.kind, h.id, h.step, h.why, h.detail
 select o.order_id, o.channel_id, o.number
   from orders o
  where exists (select from order_line l join channel c on c.channel_id = o.channel_id
-                where l.order_id = o.order_id and l.parked > 0 and l.sku_id is null
+                where l.order_id = o.order_id and l.parked > 0 and l.sku_id is null and not gave_up_stock(l.line_id)
                   and (exists (select from sku s where s.code = l.sku)
                        or exists (select from sku_alias a join source f using (source_id)
                                    where f.code = c.code and a.code = l.sku)))
@@ -172,7 +194,7 @@ select o.order_id, o.channel_id, o.number
 -- name: take_parked_lines
 -- Takes the parked lines of orders that are taken.
 select line_id, order_id, line, sku, pool_id, parked, quantity, price_cents, hold
-  from order_line where order_id = any(:orders::uuid[]) and parked > 0 and sku_id is null
+  from order_line where order_id = any(:orders::uuid[]) and parked > 0 and sku_id is null and not gave_up_stock(line_id)
  order by line_id for update;
 
 -- name: unpark_lines

@@ -1,7 +1,7 @@
 """Orders: captured once by (channel, number), read, amended, cancelled, held, released; `/v1/orders`."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -72,6 +72,26 @@ class LinesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     lines: list[str] | None = None
     reason: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+
+
+class HoldBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lines by name (all where none are named), for what kind of reason, why, and whether they keep their units.
+
+    Without `kind` the `reason` is the kind.
+    """
+
+    lines: list[str] | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+    kind: Literal["fraud", "address", "payment", "customer"] | None = None
+    keeps_stock: bool = True
+
+
+class ReleaseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lines by name (all where none are named), holds of one kind (all where none is named), and why."""
+
+    lines: list[str] | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+    kind: Literal["fraud", "address", "payment", "customer"] | None = None
 
 
 EVERY_LINE = LinesBody()
@@ -203,22 +223,32 @@ async def cancel_order(
 
 
 @post("/v1/orders/{order_id:uuid}/hold", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
-async def hold_order(db: Database, actor: Actor, order_id: UUID, data: LinesBody | None = None) -> OrderView:
-    """Holds open lines: `reason` is fraud, address, payment or customer (where none is given)."""
-    data = data or EVERY_LINE
+async def hold_order(
+    db: Database, cache: Cache, actor: Actor, order_id: UUID, data: HoldBody | None = None
+) -> OrderView:
+    """Holds open lines, for one reason beside others: fraud, address, payment or customer (where none is given)."""
+    data = data or HoldBody()
+    kind, why = (data.kind, data.reason) if data.kind else (data.reason or "customer", None)
     sight = sight_of(actor)
-    await hold(db, order_id=order_id, lines=data.lines, reason=data.reason or "customer", who=actor.who, sight=sight)
+    if await hold(
+        db, order_id=order_id, lines=data.lines, kind=kind, why=why, keeps_stock=data.keeps_stock, who=actor.who,
+        sight=sight,
+    ):  # fmt: skip
+        await cache.wake("project")
     return await read_order(db, order_id=order_id, sight=sight)
 
 
 @post("/v1/orders/{order_id:uuid}/release", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
 async def release_order(
-    db: Database, cache: Cache, actor: Actor, order_id: UUID, data: LinesBody | None = None
+    db: Database, cache: Cache, actor: Actor, order_id: UUID, data: ReleaseBody | None = None
 ) -> OrderView:
-    """Ends the hold of lines: they may be brokered again."""
-    data = data or EVERY_LINE
+    """Ends holds of lines, of all kinds or one: a line without any goes on, and may be brokered again."""
+    data = data or ReleaseBody()
     sight = sight_of(actor)
-    if await release(db, order_id=order_id, lines=data.lines, who=actor.who, sight=sight):
+    if await release(
+        db, order_id=order_id, lines=data.lines, kind=data.kind, why=data.reason, who=actor.who, sight=sight
+    ):  # fmt: skip
+        await cache.wake("project")
         await cache.wake("broker")
     return await read_order(db, order_id=order_id, sight=sight)
 

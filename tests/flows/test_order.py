@@ -350,15 +350,15 @@ async def test_what_has_shipped_cannot_be_cancelled(db: Database, net: Net) -> N
 async def test_held_lines_keep_their_units_and_are_released_again(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="W1", quantity=2)
     order_id = await captured(db, order(net, "1", ("A", 1), ("A", 1)))
-    assert await hold(db, order_id=order_id, lines=["2"], reason="fraud", who="me") == 1
+    assert await hold(db, order_id=order_id, lines=["2"], kind="fraud", who="me") == 1
     view = await read_order(db, order_id=order_id)
     assert [line.hold for line in view.lines] == [None, "fraud"]
     assert isinstance(await reserve(db, net, ("A", 1)), OutOfStock)
     assert await release(db, order_id=order_id, lines=None, who="me") == 1
     with pytest.raises(BadInput):
-        await hold(db, order_id=order_id, lines=None, reason="whim", who="me")
+        await hold(db, order_id=order_id, lines=None, kind="whim", who="me")
     with pytest.raises(BadInput):
-        await hold(db, order_id=order_id, lines=["7"], reason="fraud", who="me")
+        await hold(db, order_id=order_id, lines=["7"], kind="fraud", who="me")
 
 
 async def test_every_step_is_in_the_history_with_who_and_why(db: Database, net: Net) -> None:

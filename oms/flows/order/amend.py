@@ -16,8 +16,8 @@ from oms.flows.order.change import recall_steps, settle_ended
 from oms.flows.order.decide import PlannedLine, parts_of
 from oms.flows.order.moving import Change, decide, fall, open_book, recall, write
 from oms.flows.order.rows import EVERYTHING, RECALLABLE, Sight, Taken, TakenLine, choose, take
-from oms.flows.order.troubles import unknown_sku
-from oms.record import Step, Trouble, keep, raise_exceptions
+from oms.flows.order.troubles import oversold, unknown_sku
+from oms.record import Step, keep, raise_exceptions
 
 sql = Sql("order")
 
@@ -84,7 +84,8 @@ async def amend(
             if c.line.line_id in short
         ]
         lines += [(p.line, p.sku, p.quantity, p.short) for p in parts if p.short]
-        await raise_exceptions(tx, _troubles(taken, parts, lines))
+        unknown = [unknown_sku(taken.order.channel, p.sku, taken.order.number) for p in parts if p.parked]
+        await raise_exceptions(tx, [*unknown, *oversold(taken.order, lines, since="it was amended")])
         await settle_ended(tx, taken, who=who)
     return len(plan.said)
 
@@ -233,20 +234,3 @@ async def _insert(tx: Connection, taken: Taken, parts: Sequence[PlannedLine], po
             quantities=[p.quantity for p in parts], prices=[p.price_cents for p in parts], open=[p.open for p in parts],
             parked=[p.parked for p in parts], allocated=[0] * len(parts), holds=[None] * len(parts),
         )  # fmt: skip
-
-
-def _troubles(taken: Taken, parts: Sequence[PlannedLine], short: Sequence[tuple[str, str, int, int]]) -> list[Trouble]:
-    order = taken.order
-    troubles = [unknown_sku(order.channel, part.sku, order.number) for part in parts if part.parked]
-    if short:
-        detail = (
-            f"order {order.number} of {order.channel} takes more than there is since it was amended: "
-            + ", ".join(f"line {name}: {units} of {more} {sku} short" for name, sku, more, units in short)
-            + "; choose a remedy: wait for a receipt, another pool, a substitute, or cancel"
-        )
-        payload = {
-            "order": str(order.order_id), "channel": order.channel,
-            "lines": [{"line": name, "sku": sku, "quantity": more, "short": units} for name, sku, more, units in short],
-        }  # fmt: skip
-        troubles.append(Trouble("oversold", order.subject, detail, payload))
-    return troubles
