@@ -41,3 +41,49 @@ create trigger order_line_held after insert on order_line for each row
 -- Whether a hold has a line's units promised to others meanwhile.
 create function gave_up_stock(the_line bigint) returns boolean language sql stable parallel safe return
   exists (select from line_hold where line_id = the_line and released_at is null and not keeps_stock);
+
+-- The event that a step of an order or a fulfillment is; null where nobody outside is told of it.
+create or replace function event_of(the_kind text, the_step text, the_detail jsonb) returns text
+language sql immutable parallel safe return
+  case the_kind
+    when 'order' then case the_step
+      when 'captured' then 'order.captured' when 'cancelled' then 'order.cancelled'
+      when 'amended' then 'order.amended' when 'returned' then 'order.returned'
+      when 'recall answered' then 'order.recall_answered' when 'shipped though recalled' then 'order.shipped_though_recalled'
+      when 'to be cancelled' then 'order.delayed'
+      when 'promised' then case
+        when the_detail ->> 'there' = 'true' then null             -- what came is allocated next
+        when the_detail ->> 'was' is null or the_detail ->> 'on' < the_detail ->> 'was' then 'order.promised'
+        else 'order.delayed' end
+      when 'allocated' then 'order.allocated' end
+    when 'fulfillment' then case the_step
+      when 'ready' then 'order.ready' when 'shipped' then 'order.shipped' when 'handed_over' then 'order.handed_over' end
+  end;
+
+-- What is told of a step says why, where somebody did.
+create or replace function tell_of_orders() returns trigger language plpgsql as $$
+begin
+  if not exists (select from channel where settings ? 'updates_url') then
+    return null;
+  end if;
+  insert into order_update (channel_id, order_id, event, subject, at, detail)
+  select o.channel_id, o.order_id,
+         -- work that came back was brokered again
+         case when n.event = 'order.allocated' and exists (
+                select from history h where h.kind = 'order' and h.id = n.id and h.step = 'open again'
+                                        and h.history_id < n.history_id)
+              then 'order.brokered_again' else n.event end,
+         case when n.kind = 'fulfillment' then n.id
+              when n.event in ('order.captured') then '' else n.history_id::text end,
+         n.at,
+         case when n.why is not null and n.kind = 'order' and n.event not in ('order.captured', 'order.allocated')
+                   and (n.detail is null or jsonb_typeof(n.detail) = 'object')
+              then coalesce(n.detail, '{}') || jsonb_build_object('why', n.why) else n.detail end
+    from (select h.*, event_of(h.kind, h.step, h.detail) as event from steps h) n
+    left join fulfillment f on n.kind = 'fulfillment' and f.fulfillment_id = n.id::uuid
+    join orders o on o.order_id = case when n.kind = 'order' then n.id::uuid else f.order_id end
+    join channel c on c.channel_id = o.channel_id and c.settings ? 'updates_url'
+   where n.event is not null
+  on conflict do nothing;
+  return null;
+end $$;

@@ -82,7 +82,7 @@ select o.order_id, o.channel_id, c.code as channel, o.number, o.pickup_location_
 -- Takes an order's fulfillments.
 select f.fulfillment_id, f.location_id, l.code as location, f.state, f.capacity_day,
        exists (select from handoff h where h.fulfillment_id = f.fulfillment_id and h.act = 'release'
-                                       and h.state <> 'dropped') as is_told
+                                       and (h.attempts > 0 or h.state in ('sent', 'acknowledged'))) as is_told
   from fulfillment f join location l using (location_id)
  where f.order_id = :id order by f.fulfillment_id for update of f;
 

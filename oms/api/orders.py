@@ -17,7 +17,7 @@ from oms.domain.order import LINES_MAX, QUANTITY_MAX, NewOrder, OrderLine, ShipT
 from oms.errors import BadInput
 from oms.flows.order.amend import Amendment, Wish, amend
 from oms.flows.order.capture import Captured, capture_many
-from oms.flows.order.change import cancel
+from oms.flows.order.change import CancelledLine, cancel
 from oms.flows.order.holds import hold, release
 from oms.flows.order.read import OrderView, StepView, order_history, read_order
 from oms.flows.promise.ordered import OrderedLine, promise_order
@@ -178,6 +178,12 @@ async def get_history(
     return Page(steps[:limit], more)
 
 
+class CancelledView(OrderView, frozen=True, kw_only=True):
+    """The order as it stands now, and of each line that was to be cancelled whether it was in time."""
+
+    cancellation: list[CancelledLine]
+
+
 @post("/v1/orders/{order_id:uuid}/amend", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
 async def amend_order(
     db: Database, cache: Cache, actor: Actor, now: datetime, order_id: UUID, data: AmendBody
@@ -213,13 +219,18 @@ async def _amendment(db: Database, data: AmendBody) -> Amendment:
 @post("/v1/orders/{order_id:uuid}/cancel", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
 async def cancel_order(
     db: Database, cache: Cache, actor: Actor, order_id: UUID, data: LinesBody | None = None
-) -> OrderView:
-    """Cancels what has not shipped, whole or by line; what a location works on is recalled from it."""
+) -> CancelledView:
+    """Cancels what has not shipped, whole or by line; what a location works on is recalled from it.
+
+    Says of each line whether that was in time.
+    """
     data = data or EVERY_LINE
     sight = sight_of(actor)
-    if await cancel(db, order_id=order_id, lines=data.lines, why=data.reason, who=actor.who, sight=sight):
+    done = await cancel(db, order_id=order_id, lines=data.lines, why=data.reason, who=actor.who, sight=sight)
+    if done.units:
         await cache.wake("project")
-    return await read_order(db, order_id=order_id, sight=sight)
+    view = await read_order(db, order_id=order_id, sight=sight)
+    return CancelledView(**msgspec.structs.asdict(view), cancellation=done.lines)
 
 
 @post("/v1/orders/{order_id:uuid}/hold", status_code=200, opt={"roles": CHANGE}, tags=["orders"])

@@ -101,7 +101,7 @@ async def test_what_is_held_without_stock_may_be_amended_and_cancelled(db: Datab
     await hold(db, order_id=order_id, lines=None, kind="payment", keeps_stock=False, who="ann")
     await amend(db, order_id=order_id, to=Amendment(lines=(Wish("1", 3),)), why=None, who="ann")
     assert (await state(db, order_id), await free(db)) == (("held", "payment", 0, 3), 5)
-    assert await cancel(db, order_id=order_id, lines=None, why=None, who="ann") == 3
+    assert (await cancel(db, order_id=order_id, lines=None, why=None, who="ann")).units == 3
     assert await release(db, order_id=order_id, lines=None, who="ann") == 1
     assert await state(db, order_id) == ("cancelled", None, 0, 0)
 

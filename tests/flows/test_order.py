@@ -252,7 +252,7 @@ async def test_a_kits_line_becomes_its_parts_and_is_cancelled_by_its_name(db: Da
         ("1", 2, "B", 3),
         ("2", 0, "A", 1),
     ]
-    assert await cancel(db, order_id=order_id, lines=["1"], why=None, who="me") == 9
+    assert (await cancel(db, order_id=order_id, lines=["1"], why=None, who="me")).units == 9
     assert isinstance(await reserve(db, net, ("K", 3)), Granted)
 
 
@@ -320,13 +320,13 @@ async def test_cancelling_gives_open_units_back_and_recalls_allocated_ones(db: D
     await set_stock(db, sku="A", location="S1", quantity=3)
     await set_stock(db, sku="B", location="S1", quantity=3)
     order_id = await captured(db, order(net, "1", ("A", 2), ("B", 1), pickup_location="S1"))
-    assert await cancel(db, order_id=order_id, lines=["1"], why="changed mind", who="me") == 2
+    assert (await cancel(db, order_id=order_id, lines=["1"], why="changed mind", who="me")).units == 2
     view = await read_order(db, order_id=order_id)
     assert units(view) == [(0, 0, 0, 0, 2), (0, 0, 1, 0, 0)]
     assert view.fulfillments[0].state == "released"
     await check_balance(db)
-    assert await cancel(db, order_id=order_id, lines=None, why=None, who="me") == 1
-    assert await cancel(db, order_id=order_id, lines=None, why=None, who="me") == 0
+    assert (await cancel(db, order_id=order_id, lines=None, why=None, who="me")).units == 1
+    assert (await cancel(db, order_id=order_id, lines=None, why=None, who="me")).units == 0
     view = await read_order(db, order_id=order_id)
     assert (view.state, view.fulfillments[0].state) == ("cancelled", "recalled")
     async with db.connection() as connection:

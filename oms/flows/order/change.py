@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
+import msgspec
+
 from oms.db import Connection, Database
 from oms.errors import Conflict
 from oms.flows.order.moving import Change, decide, fall, open_book, write
@@ -13,10 +15,43 @@ ENDED = ("oversold", "unfilled", "unknown_location")
 """Exceptions of an order that are settled when nothing of it is left to do."""
 
 
+class RecalledFrom(msgspec.Struct, frozen=True):
+    """Units that were taken back from a location that had them in this state.
+
+    `is_certain`: its people work by us, and lost them at once; else the system that runs it is told, and answers.
+    """
+
+    location: str
+    state: str
+    quantity: int
+    is_certain: bool
+
+
+class CancelledLine(msgspec.Struct, frozen=True):
+    """What a cancellation came to of one line; `too_late` units had shipped.
+
+    `in_time`: all of it is cancelled for certain; null while the system of a location has not answered.
+    """
+
+    line: str
+    part: int
+    cancelled: int
+    too_late: int
+    in_time: bool | None
+    recalled: list[RecalledFrom]
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """What a cancellation came to: units in all, and each line that it named."""
+
+    units: int
+    lines: list[CancelledLine]
+
+
 async def cancel(
     db: Database, *, order_id: UUID, lines: Collection[str] | None, why: str | None, who: str, sight: Sight = EVERYTHING
-) -> int:
-    """Cancels an order, or these lines of it, as far as it has not shipped; gives the units that were cancelled.
+) -> Cancelled:
+    """Cancels an order, or these lines of it, as far as it has not shipped; says of each line whether it was in time.
 
     Open units go free, allocated ones are recalled and their capacity is given back. Conflict where nothing was left
     to cancel because it shipped; cancelling again changes nothing.
@@ -24,20 +59,33 @@ async def cancel(
     async with db.transaction() as tx:
         taken = await take(tx, order_id, sight)
         chosen = choose(taken.lines, lines)
-        changes = [fall(taken, line, line.standing, recallable=RECALLABLE)[0] for line in chosen]
-        changes = [c for c in changes if c.cancelled]
+        every = [fall(taken, line, line.standing, recallable=RECALLABLE)[0] for line in chosen]
+        said = [_said(c) for c in every]
+        changes = [c for c in every if c.cancelled]
         if not changes:
             if any(line.shipped for line in chosen):
-                raise Conflict("nothing is left to cancel: it has shipped; take it back as a return")
-            return 0
+                raise Conflict(
+                    "nothing is left to cancel: it has shipped; take it back as a return",
+                    items=[
+                        {"line": n.line, "reason": f"too late: {n.too_late} have shipped"} for n in said if n.too_late
+                    ],
+                )
+            return Cancelled(0, said)
         book = await open_book(tx, taken, changes)
         decide(book, taken, changes)
         await write(tx, book, taken, changes)
-        units = {c.line.name: c.cancelled for c in changes}
-        steps = [Step("order", str(order_id), "cancelled", why, {"lines": units})]
+        detail = {"lines": {c.line.name: c.cancelled for c in changes}, "answers": msgspec.to_builtins(said)}
+        steps = [Step("order", str(order_id), "cancelled", why, detail)]
         await keep(tx, who=who, steps=[*steps, *recall_steps(taken, changes, why)])
         await settle_ended(tx, taken, who=who)
-    return sum(c.cancelled for c in changes)
+    return Cancelled(sum(c.cancelled for c in changes), said)
+
+
+def _said(c: Change) -> CancelledLine:
+    recalled = [RecalledFrom(r.work.location, r.work.state, r.quantity, not r.work.is_told) for r in c.recalled]
+    too_late = c.line.shipped
+    in_time = False if too_late else True if all(r.is_certain for r in recalled) else None
+    return CancelledLine(c.line.line, c.line.part, c.cancelled, too_late, in_time, recalled)
 
 
 def recall_steps(taken: Taken, changes: Sequence[Change], why: str | None) -> list[Step]:
