@@ -87,3 +87,19 @@ begin
   on conflict do nothing;
   return null;
 end $$;
+
+-- What may be sent instead of a sku, the best first: a remedy of an oversold line.
+create table sku_substitute (
+  sku_id        int not null references sku,
+  substitute_id int not null references sku check (substitute_id <> sku_id),
+  place         int not null,
+  primary key (sku_id, substitute_id)
+);
+
+-- Whether present stock did not serve a line when it was last looked at: it waits for what comes.
+alter table order_line add waits boolean not null default false;
+create index order_line_waits on order_line (sku_id) where waits and open > 0;
+-- The day as of which a line is served among others of its sku: its promised day; what nobody promised comes last.
+create function served_as_of(promised_on date, waits boolean, captured_at timestamptz) returns date
+language sql immutable parallel safe return
+  coalesce(promised_on, case when waits then 'infinity' else (captured_at at time zone 'UTC')::date end);

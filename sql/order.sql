@@ -39,10 +39,11 @@ update reservation set state = 'claimed', ended_at = clock_timestamp()
 
 -- name: insert_lines
 -- Keeps lines with where their units stand.
-insert into order_line (order_id, line, part, sku_id, sku, pool_id, quantity, price_cents, open, parked, allocated, hold)
+insert into order_line (order_id, line, part, sku_id, sku, pool_id, quantity, price_cents, open, parked, allocated, hold,
+                        waits)
 select * from unnest(:orders::uuid[], :lines::text[], :parts::int[], :sku_ids::int[], :skus::text[], :pools::int[],
                      :quantities::int[], :prices::int[], :open::int[], :parked::int[], :allocated::int[],
-                     :holds::text[])
+                     :holds::text[], :waits::boolean[])
 returning line_id, order_id, line, part;
 
 -- name: insert_fulfillments
@@ -89,7 +90,7 @@ select f.fulfillment_id, f.location_id, l.code as location, f.state, f.capacity_
 -- name: take_lines
 -- Takes an order's lines.
 select line_id, line, part, sku_id, sku as asked, pool_id, quantity, open, parked, allocated, shipped, cancelled, hold,
-       price_cents
+       price_cents, promised_on
   from order_line where order_id = :id order by line_id for update;
 
 -- name: given_lines
@@ -220,3 +221,58 @@ update channel set captured_until = greatest(captured_until, :until::timestamptz
 -- name: write_order
 -- An order goes elsewhere, or by another method.
 update orders set ship_to = :ship_to, method = :method where order_id = :id;
+
+-- name: let_wait
+-- Present stock does not serve these lines: they wait for what comes.
+update order_line set waits = true where line_id = any(:lines::bigint[]);
+
+-- name: served_lines
+-- The open lines of skus in the order in which they are served: by the day that they were promised, by priority, as they
+-- came.
+select l.line_id, l.order_id, l.sku_id, l.pool_id, l.open
+  from order_line l join orders o using (order_id)
+ where l.sku_id = any(:skus::int[]) and l.open > 0
+ order by l.sku_id, served_as_of(l.promised_on, l.waits, o.captured_at), o.priority desc, o.captured_at, l.line_id;
+
+-- name: substitutes_of
+-- What may be sent instead of skus, the best first.
+select u.sku_id, u.substitute_id, s.code from sku_substitute u join sku s on s.sku_id = u.substitute_id
+ where u.sku_id = any(:skus::int[]) order by u.sku_id, u.place;
+
+-- name: receipts_of
+-- Receipts that still back promises and could serve a pool, soonest first.
+select i.sku_id, o.code as source, i.reference, l.code as location, i.kind, i.quantity, i.due_on
+  from incoming i
+  join source o using (source_id)
+  join location l on l.location_id = i.location_id and l.is_on
+  join pool_location p on p.location_id = i.location_id and p.pool_id = :pool_id
+ where i.sku_id = any(:skus::int[]) and i.quantity > 0 and i.due_on + o.tolerance_days >= :today
+ order by i.sku_id, i.due_on, i.incoming_id;
+
+-- name: stocked_in
+-- The locations of pools that have some of skus.
+select k.sku_id, p.pool_id, l.code as location, k.on_hand - k.held - k.allocated - k.safety_stock as available
+  from stock k
+  join location l on l.location_id = k.location_id and l.is_on
+  join pool_location p on p.location_id = k.location_id
+ where k.sku_id = any(:skus::int[]) and k.on_hand - k.held - k.allocated - k.safety_stock > 0
+ order by k.sku_id, p.pool_id, 4 desc, l.code;
+
+-- name: pool_codes
+-- Pools by id.
+select pool_id, code from pool order by pool_id;
+
+-- name: promise_line
+-- A line is promised for a day.
+update order_line set promised_on = :day, waits = true where line_id = :line_id;
+
+-- name: move_pool
+-- A line is met from another pool.
+update order_line set pool_id = :pool_id, waits = false, promised_on = null, version = version + 1
+ where line_id = :line_id;
+
+-- name: lines_now
+-- An order's lines, without taking them.
+select line_id, line, part, sku_id, sku as asked, pool_id, quantity, open, parked, allocated, shipped, cancelled, hold,
+       price_cents, promised_on
+  from order_line where order_id = :id order by line_id;

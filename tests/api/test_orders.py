@@ -280,3 +280,26 @@ async def test_an_amendment_of_what_is_at_the_store_is_refused_by_line(
     )
     assert refused.status_code == 409
     assert refused.json()["items"] == [{"line": "1", "reason": "is released: S1 has 2 of it, released"}]
+
+
+async def test_an_operator_sees_remedies_of_an_oversold_order_and_carries_one_out(
+    db: Database, http: httpx.AsyncClient, net: Net, shop: dict[str, str]
+) -> None:
+    operator = bearer(await make_key(db, "operator", person="ann"))
+    await set_stock(db, sku="A", location="S2", quantity=3)
+    made = (await http.post("/v1/orders", json=order("N1", ("A", 2)), headers=shop)).json()
+    [listed] = (await http.get("/v1/exceptions", headers=operator)).json()["items"]
+    path = f"/v1/exceptions/{listed['id']}"
+    [line] = (await http.get(path, headers=operator)).json()["remedies"]
+    assert (line["line"], line["short"]) == ("1", 2)
+    assert line["remedies"] == [
+        {"kind": "other_pool", "quantity": 2, "pool": "local", "locations": ["S2"]}, {"kind": "cancel", "quantity": 2},
+    ]  # fmt: skip
+    for wrong, status in (({}, 400), ({"remedy": "wish"}, 400), ({"remedy": "incoming"}, 409)):
+        assert (await http.post(f"{path}/resolve", json=wrong, headers=operator)).status_code == status
+    body = {"remedy": {"kind": "other_pool", "pool": "local"}, "why": "the store has it"}
+    done = await http.post(f"{path}/resolve", json=body, headers=operator)
+    assert (done.status_code, done.json()["state"], done.json()["resolution"]) == (200, "resolved", "the store has it")
+    assert (await http.post(f"{path}/resolve", json={"remedy": "cancel"}, headers=operator)).status_code == 409
+    assert (await http.get(path, headers=operator)).json()["remedies"] == []
+    assert (await http.get(f"/v1/orders/{made['id']}", headers=shop)).json()["state"] == "open"

@@ -73,7 +73,7 @@ async def amend(
         short = decide(book, taken, plan.changes)
         parts = _reserved(book, parts, rule.pool_id, rule.channel_id)
         await _insert(tx, taken, parts, rule.pool_id)
-        await write(tx, book, taken, plan.changes)
+        await write(tx, book, taken, plan.changes, short=short)
         if (plan.ship_to, plan.method) != (taken.order.ship_to, taken.order.method):
             await write_order(tx, id=order_id, ship_to=plan.ship_to, method=plan.method)
         steps = [Step("order", str(order_id), "amended", why, {"changes": plan.said})]
@@ -121,7 +121,7 @@ def planned(taken: Taken, to: Amendment, names: Mapping[str, Named]) -> _Plan:
     changes: dict[int, Change] = {}
     for wish in to.lines:
         rows = choose(taken.lines, [wish.line])
-        pers = _pers(rows, names)
+        pers = pers_of(rows, names)
         if pers is None:
             refused[wish.line] = "is a kit whose parts have changed since: cancel it and add a new line"
             continue
@@ -162,7 +162,7 @@ def planned(taken: Taken, to: Amendment, names: Mapping[str, Named]) -> _Plan:
     return _Plan(list(changes.values()), ship_to, method, said)
 
 
-def _pers(rows: Sequence[TakenLine], names: Mapping[str, Named]) -> dict[int, int] | None:
+def pers_of(rows: Sequence[TakenLine], names: Mapping[str, Named]) -> dict[int, int] | None:
     """How many of each part are in one; None where the kit is made of other parts by now."""
     if all(row.part == 0 for row in rows):
         return {row.line_id: 1 for row in rows}
@@ -222,7 +222,7 @@ def _reserved(book: Book, parts: Sequence[PlannedLine], pool_id: int, channel_id
         if part.sku_id is not None:
             short = max(0, part.quantity - max(0, book.atp_pool(part.sku_id, pool_id)))
             book.reserve(part.sku_id, pool_id, part.quantity, channel_id=channel_id)
-        done.append(msgspec.structs.replace(part, short=short))
+        done.append(msgspec.structs.replace(part, short=short, waits=short > 0))
     return done
 
 
@@ -233,4 +233,5 @@ async def _insert(tx: Connection, taken: Taken, parts: Sequence[PlannedLine], po
             sku_ids=[p.sku_id for p in parts], skus=[p.sku for p in parts], pools=[pool_id] * len(parts),
             quantities=[p.quantity for p in parts], prices=[p.price_cents for p in parts], open=[p.open for p in parts],
             parked=[p.parked for p in parts], allocated=[0] * len(parts), holds=[None] * len(parts),
+            waits=[p.waits for p in parts],
         )  # fmt: skip

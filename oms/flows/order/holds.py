@@ -113,7 +113,7 @@ async def _follow(tx: Connection, taken: Taken, touched: Sequence[TakenLine]) ->
     if changes:
         book = await open_book(tx, taken, changes)
         short = decide(book, taken, changes)
-        await write(tx, book, taken, changes)
+        await write(tx, book, taken, changes, short=short)
         lines = [
             (c.line.name, c.line.asked, c.demand, short[c.line.line_id]) for c in changes if c.line.line_id in short
         ]

@@ -46,6 +46,7 @@ class Change(msgspec.Struct, frozen=True):
 
 move_units = sql.run("move_units")
 recall_lines = sql.run("recall_lines")
+let_wait = sql.run("let_wait")
 
 
 async def open_book(
@@ -80,9 +81,13 @@ def decide(book: Book, taken: Taken, changes: Sequence[Change]) -> dict[int, int
     return short
 
 
-async def write(tx: Connection, book: Book, taken: Taken, changes: Sequence[Change]) -> None:
-    """Writes lines, fulfillments, the book and the capacity that work gives back; the last of a transaction's writes
-    to them."""
+async def write(
+    tx: Connection, book: Book, taken: Taken, changes: Sequence[Change], *, short: Collection[int] = ()
+) -> None:
+    """Writes lines, fulfillments, the book and the capacity that work gives back, once in a transaction.
+
+    Lines that are `short` wait for what comes.
+    """
     recalled = [(r, c.line) for c in changes for r in c.recalled]
     back = {(r.given.fulfillment_id, r.given.line_id): r.quantity for r, _ in recalled}
     left = {
@@ -94,6 +99,8 @@ async def write(tx: Connection, book: Book, taken: Taken, changes: Sequence[Chan
         tx, ids=[c.line.line_id for c in changes], open=[c.open for c in changes], parked=[c.parked for c in changes],
         allocated=[c.allocated for c in changes], cancelled=[c.cancelled for c in changes],
     )  # fmt: skip
+    if short:
+        await let_wait(tx, lines=sorted(short))
     if recalled:
         await recall_lines(
             tx, fulfillments=[r.given.fulfillment_id for r, _ in recalled], lines=[r.given.line_id for r, _ in recalled],

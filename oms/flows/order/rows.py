@@ -65,6 +65,7 @@ class TakenLine(msgspec.Struct, frozen=True):
     cancelled: int
     hold: str | None
     price_cents: int | None
+    promised_on: date | None
 
     @property
     def name(self) -> str:
