@@ -206,7 +206,9 @@ select k.code, jsonb_build_object(
          'code', k.code, 'name', k.name, 'price_cents', k.price_cents, 'value_cents', k.value_cents,
          'weight_grams', k.weight_grams, 'barcodes', coalesce((
            select jsonb_agg(b.barcode order by b.barcode collate "C") from sku_barcode b where b.sku_id = k.sku_id),
-         '[]')) as body
+         '[]'), 'substitutes', coalesce((
+           select jsonb_agg(o.code order by u.place) from sku_substitute u join sku o on o.sku_id = u.substitute_id
+            where u.sku_id = k.sku_id), '[]')) as body
   from sku k
  where (:codes::text[] is null or k.code = any(:codes)) and k.code > :after
  order by k.code limit :limit::int;
@@ -234,6 +236,21 @@ select b.barcode, k.sku_id
   join sku k on k.code = r.code
   cross join lateral jsonb_array_elements_text(r.barcodes) as b(barcode)
 on conflict do nothing;
+
+-- name: drop_substitutes
+-- What may be sent instead of these skus is listed anew.
+delete from sku_substitute u using sku k, jsonb_to_recordset(:rows) as r(code text)
+ where k.code = r.code and u.sku_id = k.sku_id;
+
+-- name: add_substitutes
+-- Skus that may be sent instead of these, the best first.
+insert into sku_substitute (sku_id, substitute_id, place)
+select k.sku_id, o.sku_id, min(n.place)
+  from jsonb_to_recordset(:rows) as r(code text, substitutes jsonb)
+  join sku k on k.code = r.code
+  cross join lateral jsonb_array_elements_text(r.substitutes) with ordinality as n(code, place)
+  join sku o on o.code = n.code
+ group by k.sku_id, o.sku_id;
 
 -- name: doubles
 -- Skus that are likely the same thing: one barcode, the same name and weight, or an alias that is another's code.

@@ -302,21 +302,36 @@ with skus as (
   select distinct n.sku_id
     from order_line n join availability a on a.sku_id = n.sku_id
    where n.open > 0
-     and (n.promised_on is not null
+     and (:order_id::uuid is null
+          or n.sku_id in (select w.sku_id from order_line w where w.order_id = :order_id and w.open > 0))
+     and (n.promised_on is not null or n.waits
           or (select sum(d) from unnest(a.reserved) d) > (select sum(u) from unnest(a.supply) u)
           -- pools may be short though all of them together are not
           or cardinality(a.supply) > 1 and exists (select from incoming i where i.sku_id = a.sku_id and i.quantity > 0))
 ), ranked as (
-  select n.line_id, n.order_id, n.line, n.sku_id, n.pool_id, n.open, n.promised_on,
-         row_number() over (partition by n.sku_id order by o.priority desc, o.placed_at, n.line_id) as place
+  select n.line_id, n.order_id, n.line, n.sku_id, n.pool_id, n.open, n.promised_on, n.waits,
+         row_number() over (partition by n.sku_id
+                            order by served_as_of(n.promised_on, n.waits, o.captured_at), o.priority desc, o.captured_at,
+                                     n.line_id) as place
     from order_line n join orders o using (order_id)
    where n.open > 0 and n.sku_id in (select sku_id from skus)
 )
-select line_id, order_id, line, sku_id, pool_id, open, promised_on
+select line_id, order_id, line, sku_id, pool_id, open, promised_on, waits
   from ranked where place <= :limit order by sku_id, place;
 
 -- name: promise_lines
--- These lines are promised for a day (null: for none), where they were for the day that was read.
-update order_line n set promised_on = p.day
-  from unnest(:lines::bigint[], :days::date[], :before::date[]) as p(line_id, day, was)
- where n.line_id = p.line_id and n.promised_on is not distinct from p.was;
+-- These lines are promised for a day (null: for none), and wait for it or not, where they were for the day that was read.
+update order_line n set promised_on = p.day, waits = p.waits
+  from unnest(:lines::bigint[], :days::date[], :waits::boolean[], :before::date[]) as p(line_id, day, waits, was)
+ where n.line_id = p.line_id and n.promised_on is not distinct from p.was
+returning n.line_id;
+
+-- name: ordered
+-- An order as it is promised: where it goes and how.
+select o.channel_id, o.method, o.ship_to, l.code as pickup_location
+  from orders o left join location l on l.location_id = o.pickup_location_id where o.order_id = :id;
+
+-- name: ordered_lines
+-- The open lines of an order, by our code of their skus.
+select l.line, l.part, l.sku_id, s.code as sku, l.pool_id, l.open
+  from order_line l join sku s using (sku_id) where l.order_id = :id and l.open > 0 order by l.line_id;

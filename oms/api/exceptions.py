@@ -12,12 +12,14 @@ from oms.access import Actor
 from oms.api.paging import PAGE_MAX, Page, read_cursor, write_cursor
 from oms.cache import Cache
 from oms.db import Database
-from oms.errors import Conflict
+from oms.errors import BadInput, Conflict
 from oms.flows import govern
 from oms.flows.broker import policy
 from oms.flows.govern import Exceptional
 from oms.flows.ingest import apply, messages
 from oms.flows.network import rules
+from oms.flows.order.remedies import Kind, ShortLine, remedies
+from oms.flows.order.resolve import Chosen, carry_out
 from oms.flows.push import outbox
 from oms.flows.stock import writeoff
 
@@ -26,10 +28,26 @@ READERS = frozenset({"planner", "operator", "approver", "admin"})
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
 
 
-class Resolution(msgspec.Struct, forbid_unknown_fields=True):
-    """How it was settled."""
+class RemedyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A remedy that an oversold order's exception proposes: of one line, or of all that are short."""
 
-    why: Reason
+    kind: Kind
+    line: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    pool: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    sku: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+
+
+class Resolution(msgspec.Struct, forbid_unknown_fields=True):
+    """How it was settled: in words; or by a remedy (or its kind alone), which is carried out."""
+
+    why: Reason | None = None
+    remedy: RemedyBody | Kind | None = None
+
+
+class ExceptionView(Exceptional, frozen=True):
+    """An exception; of an oversold order with the lines that are short now, and what may be done about each."""
+
+    remedies: list[ShortLine]
 
 
 class Replayed(msgspec.Struct):
@@ -63,18 +81,40 @@ async def list_exceptions(
 
 
 @get("/v1/exceptions/{exception_id:uuid}", opt={"roles": READERS}, tags=["exceptions"])
-async def get_exception(*, db: Database, actor: Actor, exception_id: UUID) -> Exceptional:
-    """One exception."""
-    return await govern.show(db, actor=actor, exception_id=exception_id)
+async def get_exception(*, db: Database, actor: Actor, now: datetime, exception_id: UUID) -> ExceptionView:
+    """One exception; of an oversold order with remedies by what is true now."""
+    found = await govern.show(db, actor=actor, exception_id=exception_id)
+    order_id = order_of(found)
+    proposed = [] if order_id is None or found.state != "open" else await remedies(db, order_id=order_id, now=now)
+    return ExceptionView(**msgspec.structs.asdict(found), remedies=proposed)
+
+
+def order_of(found: Exceptional) -> UUID | None:
+    """The order of which an exception says that there is not enough."""
+    return UUID(found.payload["order"]) if found.kind == "oversold" else None
 
 
 @post(
     "/v1/exceptions/{exception_id:uuid}/resolve", opt={"roles": frozenset({"operator", "approver", "admin"})},
     status_code=200, tags=["exceptions"],
 )  # fmt: skip
-async def resolve(*, db: Database, actor: Actor, exception_id: UUID, data: Resolution) -> Exceptional:
-    """A person says that it is settled, and how."""
-    return await govern.resolve(db, actor=actor, exception_id=exception_id, why=data.why)
+async def resolve(
+    *, db: Database, cache: Cache, actor: Actor, now: datetime, exception_id: UUID, data: Resolution
+) -> Exceptional:
+    """A person says that it is settled, and how; or chooses a remedy, which is carried out now."""
+    if data.remedy is None:
+        if data.why is None:
+            raise BadInput("why, remedy: say how it was settled, or which remedy is to be carried out")
+        return await govern.resolve(db, actor=actor, exception_id=exception_id, why=data.why)
+    found = await govern.show(db, actor=actor, exception_id=exception_id)
+    order_id = order_of(found)
+    if order_id is None or found.state != "open":
+        raise Conflict(f"an exception of kind {found.kind} that is {found.state} has no remedies")
+    chosen = Chosen(data.remedy) if isinstance(data.remedy, str) else Chosen(**msgspec.structs.asdict(data.remedy))
+    await carry_out(db, order_id=order_id, chosen=chosen, why=data.why, who=actor.who, now=now)
+    await cache.wake("project")
+    await cache.wake("broker")
+    return await govern.show(db, actor=actor, exception_id=exception_id)
 
 
 @post(

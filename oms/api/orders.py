@@ -1,7 +1,7 @@
-"""Orders: captured once by (channel, number), read, cancelled, held, released; `/v1/orders`."""
+"""Orders: captured once by (channel, number), read, amended, cancelled, held, released; `/v1/orders`."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -15,9 +15,12 @@ from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import LINES_MAX, QUANTITY_MAX, NewOrder, OrderLine, ShipTo
 from oms.errors import BadInput
+from oms.flows.order.amend import Amendment, Wish, amend
 from oms.flows.order.capture import Captured, capture_many
-from oms.flows.order.change import cancel, hold, release
+from oms.flows.order.change import CancelledLine, cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.order.read import OrderView, StepView, order_history, read_order
+from oms.flows.promise.ordered import OrderedLine, promise_order
 from oms.settle import shared
 
 CAPTURE = frozenset({"storefront", "associate", "operator", "admin"})
@@ -71,7 +74,51 @@ class LinesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(max_length=500)] | None = None
 
 
+class HoldBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lines by name (all where none are named), for what kind of reason, why, and whether they keep their units.
+
+    Without `kind` the `reason` is the kind.
+    """
+
+    lines: list[str] | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+    kind: Literal["fraud", "address", "payment", "customer"] | None = None
+    keeps_stock: bool = True
+
+
+class ReleaseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lines by name (all where none are named), holds of one kind (all where none is named), and why."""
+
+    lines: list[str] | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+    kind: Literal["fraud", "address", "payment", "customer"] | None = None
+
+
 EVERY_LINE = LinesBody()
+
+
+class WishBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many of a line are wanted in all, or that it is cancelled."""
+
+    line: Code
+    quantity: Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)] | None = None
+    cancel: bool = False
+
+
+class AmendBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be different, and why; all of it or nothing."""
+
+    lines: Annotated[list[WishBody], msgspec.Meta(max_length=LINES_MAX)] = []
+    add: Annotated[list[OrderLineBody], msgspec.Meta(max_length=LINES_MAX)] = []
+    ship_to: ShipToBody | None = None
+    method: Code | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+
+
+class AmendedView(OrderView, frozen=True, kw_only=True):
+    """The order as it stands now, and by when its open lines can be there."""
+
+    promises: list[OrderedLine]
 
 
 @post("/v1/orders", opt={"roles": CAPTURE}, tags=["orders"])
@@ -131,37 +178,90 @@ async def get_history(
     return Page(steps[:limit], more)
 
 
+class CancelledView(OrderView, frozen=True, kw_only=True):
+    """The order as it stands now, and of each line that was to be cancelled whether it was in time."""
+
+    cancellation: list[CancelledLine]
+
+
+@post("/v1/orders/{order_id:uuid}/amend", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
+async def amend_order(
+    db: Database, cache: Cache, actor: Actor, now: datetime, order_id: UUID, data: AmendBody
+) -> AmendedView:
+    """Amends what is not released: quantities, lines, address, method; all or nothing, with new dates per line."""
+    sight = sight_of(actor)
+    to = await _amendment(db, data)
+    if await amend(db, order_id=order_id, to=to, why=data.reason, who=actor.who, sight=sight):
+        await cache.wake("project")
+        await cache.wake("broker")
+    promises = await promise_order(db, order_id=order_id, now=now)
+    view = await read_order(db, order_id=order_id, sight=sight)
+    return AmendedView(**msgspec.structs.asdict(view), promises=promises)
+
+
+async def _amendment(db: Database, data: AmendBody) -> Amendment:
+    faults = [
+        {"field": f"lines[{place}]", "reason": "give a quantity, or cancel"}
+        for place, wish in enumerate(data.lines)
+        if (wish.quantity is None) != wish.cancel
+    ]
+    if faults:
+        raise BadInput("; ".join(f"{f['field']}: {f['reason']}" for f in faults), items=faults)
+    if data.ship_to is not None and data.ship_to.collect_at is not None:
+        await known_location(db, data.ship_to.collect_at)
+    return Amendment(
+        lines=tuple(Wish(wish.line, wish.quantity or 0) for wish in data.lines),
+        add=tuple(OrderLine(line=n.line, sku=n.sku, quantity=n.quantity, price_cents=n.price) for n in data.add),
+        ship_to=None if data.ship_to is None else ShipTo(**msgspec.structs.asdict(data.ship_to)), method=data.method,
+    )  # fmt: skip
+
+
 @post("/v1/orders/{order_id:uuid}/cancel", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
 async def cancel_order(
     db: Database, cache: Cache, actor: Actor, order_id: UUID, data: LinesBody | None = None
-) -> OrderView:
-    """Cancels what has not shipped, whole or by line; what a location works on is recalled from it."""
+) -> CancelledView:
+    """Cancels what has not shipped, whole or by line; what a location works on is recalled from it.
+
+    Says of each line whether that was in time.
+    """
     data = data or EVERY_LINE
     sight = sight_of(actor)
-    if await cancel(db, order_id=order_id, lines=data.lines, why=data.reason, who=actor.who, sight=sight):
+    done = await cancel(db, order_id=order_id, lines=data.lines, why=data.reason, who=actor.who, sight=sight)
+    if done.units:
         await cache.wake("project")
-    return await read_order(db, order_id=order_id, sight=sight)
+    view = await read_order(db, order_id=order_id, sight=sight)
+    return CancelledView(**msgspec.structs.asdict(view), cancellation=done.lines)
 
 
 @post("/v1/orders/{order_id:uuid}/hold", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
-async def hold_order(db: Database, actor: Actor, order_id: UUID, data: LinesBody | None = None) -> OrderView:
-    """Holds open lines: `reason` is fraud, address, payment or customer (where none is given)."""
-    data = data or EVERY_LINE
+async def hold_order(
+    db: Database, cache: Cache, actor: Actor, order_id: UUID, data: HoldBody | None = None
+) -> OrderView:
+    """Holds open lines, for one reason beside others: fraud, address, payment or customer (where none is given)."""
+    data = data or HoldBody()
+    kind, why = (data.kind, data.reason) if data.kind else (data.reason or "customer", None)
     sight = sight_of(actor)
-    await hold(db, order_id=order_id, lines=data.lines, reason=data.reason or "customer", who=actor.who, sight=sight)
+    if await hold(
+        db, order_id=order_id, lines=data.lines, kind=kind, why=why, keeps_stock=data.keeps_stock, who=actor.who,
+        sight=sight,
+    ):  # fmt: skip
+        await cache.wake("project")
     return await read_order(db, order_id=order_id, sight=sight)
 
 
 @post("/v1/orders/{order_id:uuid}/release", status_code=200, opt={"roles": CHANGE}, tags=["orders"])
 async def release_order(
-    db: Database, cache: Cache, actor: Actor, order_id: UUID, data: LinesBody | None = None
+    db: Database, cache: Cache, actor: Actor, order_id: UUID, data: ReleaseBody | None = None
 ) -> OrderView:
-    """Ends the hold of lines: they may be brokered again."""
-    data = data or EVERY_LINE
+    """Ends holds of lines, of all kinds or one: a line without any goes on, and may be brokered again."""
+    data = data or ReleaseBody()
     sight = sight_of(actor)
-    if await release(db, order_id=order_id, lines=data.lines, who=actor.who, sight=sight):
+    if await release(
+        db, order_id=order_id, lines=data.lines, kind=data.kind, why=data.reason, who=actor.who, sight=sight
+    ):  # fmt: skip
+        await cache.wake("project")
         await cache.wake("broker")
     return await read_order(db, order_id=order_id, sight=sight)
 
 
-routes: list[Any] = [capture, get_order, get_history, cancel_order, hold_order, release_order]
+routes: list[Any] = [capture, get_order, get_history, amend_order, cancel_order, hold_order, release_order]

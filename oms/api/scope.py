@@ -7,7 +7,7 @@ from oms import access, named
 from oms.access import Actor
 from oms.db import Database
 from oms.errors import BadInput, NotFound
-from oms.flows.order.change import Sight
+from oms.flows.order.rows import Sight
 
 FOUND_SECONDS = 10.0
 """How long a channel's id is remembered by its code."""

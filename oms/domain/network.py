@@ -118,7 +118,7 @@ class Source(Row, frozen=True, kw_only=True):
 
 
 class Sku(Row, frozen=True, kw_only=True):
-    """A sellable item; `barcodes` is the whole list."""
+    """A sellable item; `barcodes` and `substitutes` (skus that may be sent instead, the best first) are whole lists."""
 
     code: Code
     name: Text | UnsetType = UNSET
@@ -126,6 +126,7 @@ class Sku(Row, frozen=True, kw_only=True):
     value_cents: Count | UnsetType | None = UNSET
     weight_grams: Count | UnsetType | None = UNSET
     barcodes: list[Code] | UnsetType = UNSET
+    substitutes: Annotated[list[Code], Meta(max_length=20)] | UnsetType = UNSET
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -264,7 +265,8 @@ KINDS: dict[str, Kind] = {
             "deducted_holds": [], "additions": {}, "gates": {}, "folder": None, "morning_at": None,
             "time_zone": "UTC", "tolerance_days": 1, "stale_after_seconds": 129600, "owns": [], "status_map": []}),
         Kind("skus", "sku", Sku, defaults={
-            "name": "", "price_cents": None, "value_cents": None, "weight_grams": None, "barcodes": []},
+            "name": "", "price_cents": None, "value_cents": None, "weight_grams": None, "barcodes": [],
+            "substitutes": []},
             grouped=("barcodes", "barcode")),
         Kind("kits", "kit", Kit, key=("kit",), refers={"kit": "sku"}, grouped=("components", "component")),
         Kind("units", "unit", Unit, key=("sku", "uom"), refers={"sku": "sku"}),

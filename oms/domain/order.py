@@ -159,7 +159,9 @@ def state_of(lines: Iterable[Any]) -> str:
     for line in lines:
         for name in total:
             total[name] += getattr(line, name)
-        held += line.open if line.hold else 0
+        if line.hold:
+            held += line.open + line.parked
+            total["parked"] -= line.parked
     if total["parked"]:
         return "parked"
     if held:

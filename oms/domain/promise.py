@@ -108,6 +108,28 @@ class Waiting(msgspec.Struct, frozen=True):
     units: int
 
 
+def short_of(layout: Layout, supply: Sequence[int], reserved: Sequence[int], lines: Sequence[Waiting]) -> list[int]:
+    """Of how many units of each line present stock keeps no promise, in the order in which lines are served.
+
+    What is reserved beyond the lines comes first.
+    """
+    owed = list(reserved)
+    for line in lines:
+        if line.pool_id in layout.pools:
+            owed[layout.pools.index(line.pool_id)] -= line.units
+    owed = [max(0, units) for units in owed]
+    short, before = [], atp.deficit(layout, supply, owed)
+    for line in lines:
+        if line.pool_id not in layout.pools:
+            short.append(line.units)
+            continue
+        owed[layout.pools.index(line.pool_id)] += line.units
+        after = atp.deficit(layout, supply, owed)
+        short.append(after - before)
+        before = after
+    return short
+
+
 def days_of(
     layout: Layout,
     supply: Sequence[int],

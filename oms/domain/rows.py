@@ -99,7 +99,7 @@ def _cleaned(kind: Kind, row: dict[str, Any]) -> dict[str, Any]:
                     value = msgspec.json.decode(value)
                 except (msgspec.DecodeError, RecursionError) as error:
                     raise msgspec.ValidationError(f"not valid JSON: {error} - at `$.{name}`") from error
-            elif name in ("barcodes", "locations", "deducted_holds", "secrets", "holidays"):
+            elif name in ("barcodes", "substitutes", "locations", "deducted_holds", "secrets", "holidays"):
                 value = [part.strip() for part in value.split("|") if part.strip()]
             elif name in ("on", "acknowledges", "absent_is_zero", "sums_rows", "weekends"):
                 value = _YES_NO.get(value.lower(), value.lower() if value else None)

@@ -244,3 +244,62 @@ async def test_a_shop_is_told_by_when_a_cart_can_be_there(db: Database, http: ht
     assert (await http.post("/v1/promise", json=cart | {"channel": "local"}, headers=key)).status_code == 404
     nowhere = await http.post("/v1/promise", json=cart | {"ship_to": {"postal_code": "?"}}, headers=key)
     assert (nowhere.status_code, "postal_code" in nowhere.text) == (400, True)
+
+
+async def test_an_order_is_amended_once_and_says_by_when_its_lines_are_there(
+    db: Database, http: httpx.AsyncClient, net: Net, shop: dict[str, str], other: dict[str, str]
+) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=5)
+    made = (await http.post("/v1/orders", json=order("N1", ("A", 2)), headers=shop)).json()
+    wish = {
+        "lines": [{"line": "1", "quantity": 3}],
+        "add": [{"line": "2", "sku": "B", "quantity": 1}],
+        "reason": "asked",
+    }
+    path, key = f"/v1/orders/{made['id']}/amend", shop | {"Idempotency-Key": "k1"}
+    amended = await http.post(path, json=wish, headers=key)
+    again = await http.post(path, json=wish, headers=key)
+    assert (amended.status_code, again.json()) == (200, amended.json())
+    assert [(n["line"], n["open"]) for n in amended.json()["lines"]] == [("1", 3), ("2", 1)]
+    assert [(n["line"], n["why"]) for n in amended.json()["promises"]] == [
+        ("1", "in stock"), ("2", "not available, and not enough is expected"),
+    ]  # fmt: skip
+    assert (await http.post(path, json=wish | {"method": "air"}, headers=key)).status_code == 422
+    both = await http.post(path, json={"lines": [{"line": "1", "quantity": 1, "cancel": True}]}, headers=shop)
+    assert (both.status_code, both.json()["items"][0]["field"]) == (400, "lines[0]")
+    assert (await http.post(path, json=wish, headers=other)).status_code == 404
+
+
+async def test_an_amendment_of_what_is_at_the_store_is_refused_by_line(
+    db: Database, http: httpx.AsyncClient, net: Net, shop: dict[str, str]
+) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=5)
+    made = (await http.post("/v1/orders", json=order("N1", ("A", 2), pickup_location="S1"), headers=shop)).json()
+    refused = await http.post(
+        f"/v1/orders/{made['id']}/amend", json={"lines": [{"line": "1", "cancel": True}]}, headers=shop
+    )
+    assert refused.status_code == 409
+    assert refused.json()["items"] == [{"line": "1", "reason": "is released: S1 has 2 of it, released"}]
+
+
+async def test_an_operator_sees_remedies_of_an_oversold_order_and_carries_one_out(
+    db: Database, http: httpx.AsyncClient, net: Net, shop: dict[str, str]
+) -> None:
+    operator = bearer(await make_key(db, "operator", person="ann"))
+    await set_stock(db, sku="A", location="S2", quantity=3)
+    made = (await http.post("/v1/orders", json=order("N1", ("A", 2)), headers=shop)).json()
+    [listed] = (await http.get("/v1/exceptions", headers=operator)).json()["items"]
+    path = f"/v1/exceptions/{listed['id']}"
+    [line] = (await http.get(path, headers=operator)).json()["remedies"]
+    assert (line["line"], line["short"]) == ("1", 2)
+    assert line["remedies"] == [
+        {"kind": "other_pool", "quantity": 2, "pool": "local", "locations": ["S2"]}, {"kind": "cancel", "quantity": 2},
+    ]  # fmt: skip
+    for wrong, status in (({}, 400), ({"remedy": "wish"}, 400), ({"remedy": "incoming"}, 409)):
+        assert (await http.post(f"{path}/resolve", json=wrong, headers=operator)).status_code == status
+    body = {"remedy": {"kind": "other_pool", "pool": "local"}, "why": "the store has it"}
+    done = await http.post(f"{path}/resolve", json=body, headers=operator)
+    assert (done.status_code, done.json()["state"], done.json()["resolution"]) == (200, "resolved", "the store has it")
+    assert (await http.post(f"{path}/resolve", json={"remedy": "cancel"}, headers=operator)).status_code == 409
+    assert (await http.get(path, headers=operator)).json()["remedies"] == []
+    assert (await http.get(f"/v1/orders/{made['id']}", headers=shop)).json()["state"] == "open"

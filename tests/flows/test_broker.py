@@ -17,7 +17,8 @@ from oms.flows import broker, fulfill
 from oms.flows.broker import policy
 from oms.flows.broker.planning import read_problem
 from oms.flows.network import load
-from oms.flows.order.change import cancel, hold, release
+from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.order.read import order_history, read_order
 from oms.settings import Settings
 from tests.demand import allocated, captured, order, planned, reject, work_of, work_up_to
@@ -125,9 +126,9 @@ async def test_a_line_that_changed_since_it_was_read_stays_open(db: Database, ne
     await set_stock(db, sku="A", location="W1", quantity=9)
     made = [await captured(db, order(net, f"N{n}", ("A", 2))) for n in range(3)]
     runs = [await planned(db, net, i, ("1", 2, "W1")) for i in made]
-    await hold(db, order_id=made[0], lines=None, reason="fraud", who="test")
+    await hold(db, order_id=made[0], lines=None, kind="fraud", who="test")
     await cancel(db, order_id=made[1], lines=None, why="gone", who="test")
-    await hold(db, order_id=made[2], lines=None, reason="fraud", who="test")
+    await hold(db, order_id=made[2], lines=None, kind="fraud", who="test")
     await release(db, order_id=made[2], lines=None, who="test")
     for run_id in runs:
         await broker.apply(db, run_id=run_id, who="test", now=NOW)

@@ -23,7 +23,7 @@ from oms.flows.order import change as order_change
 from oms.flows.order.read import read_order
 from oms.settings import Settings
 from tests.demand import allocated
-from tests.feeding import NOW, ask, check, exceptions, on_hand, stock
+from tests.feeding import NOW, ask, change, check, exceptions, on_hand, stock
 from tests.world import Net, bearer, make_key, set_stock, small_network
 
 SECRET = "whsec_" + base64.b64encode(b"one secret, of thirty-two bytes.").decode()
@@ -137,16 +137,23 @@ async def test_a_late_cancellation_recalls_the_work_and_says_whether_it_was_in_t
 ) -> None:
     work = await allocated(db, net, "N1", ("A", 2, "W1"))
     await send(db)
-    await order_change.cancel(db, order_id=work.order_id, lines=None, why="late", who="x")
+    await change(
+        db, """update channel set settings = '{"updates_url": "https://shop.example/oms"}' where code = 'web'"""
+    )
+    done = await order_change.cancel(db, order_id=work.order_id, lines=None, why="late", who="x")
+    assert [(n.in_time, n.recalled[0].is_certain) for n in done.lines] == [(None, False)], "its system has not answered"
     assert await send(db) == 1
     assert [(t["type"], t["lines"]) for t in wms.told][1:] == [("fulfillment.recall", [])]
     await say(db, work.fulfillment, "recalled", in_time=True)
     assert await ask(db, "select why from history where step = 'recall answered'") == "in time"
+    told = "select string_agg(event || ' ' || (detail ->> 'why'), ', ' order by update_id) from order_update"
+    assert await ask(db, told) == "order.cancelled late, order.recall_answered in time"
 
 
 async def test_what_is_taken_back_before_it_was_told_is_never_told(db: Database, net: Net, wms: Warehouse) -> None:
     work = await allocated(db, net, "N1", ("A", 2, "W1"))
-    await order_change.cancel(db, order_id=work.order_id, lines=None, why="at once", who="x")
+    done = await order_change.cancel(db, order_id=work.order_id, lines=None, why="at once", who="x")
+    assert [n.in_time for n in done.lines] == [True]
     assert await send(db) == 0
     assert wms.told == []
 

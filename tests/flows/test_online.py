@@ -14,7 +14,7 @@ from oms.db import Database
 from oms.flows import broker
 from oms.flows.broker import online, planning
 from oms.flows.network import load
-from oms.flows.order.change import hold, release
+from oms.flows.order.holds import hold, release
 from oms.settings import Settings
 from tests.demand import captured, order, reject, work_of
 from tests.feeding import NOW, ask, check, exceptions
@@ -99,7 +99,7 @@ async def test_what_a_location_rejects_is_decided_again_at_once_but_for_the_nigh
 async def test_a_hold_that_is_released_makes_its_order_due(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="W1", quantity=1)
     made = await captured(db, order(net, "N1", ("A", 1)))
-    await hold(db, order_id=made, lines=None, reason="fraud", who="test")
+    await hold(db, order_id=made, lines=None, kind="fraud", who="test")
     assert await decide(db) == 1 and await places(db, made) == []
     await release(db, order_id=made, lines=None, who="test")
     assert await decide(db) == 1 and await places(db, made) == ["W1"]

@@ -12,9 +12,11 @@ from oms.db import Database
 from oms.domain.order import CartLine, NewOrder, OrderLine, ShipTo
 from oms.errors import BadInput, Conflict, NotFound, OutOfStock
 from oms.flows.order.capture import Captured, capture_from, capture_many
-from oms.flows.order.change import Sight, cancel, hold, release
+from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.order.parked import unpark_lines
 from oms.flows.order.read import OrderView, order_history, read_order
+from oms.flows.order.rows import Sight
 from oms.flows.reserve import Cart, Granted, expire_due, reserve_many
 from oms.settle import settle_batch
 from tests.balance import check_balance
@@ -250,7 +252,7 @@ async def test_a_kits_line_becomes_its_parts_and_is_cancelled_by_its_name(db: Da
         ("1", 2, "B", 3),
         ("2", 0, "A", 1),
     ]
-    assert await cancel(db, order_id=order_id, lines=["1"], why=None, who="me") == 9
+    assert (await cancel(db, order_id=order_id, lines=["1"], why=None, who="me")).units == 9
     assert isinstance(await reserve(db, net, ("K", 3)), Granted)
 
 
@@ -318,13 +320,13 @@ async def test_cancelling_gives_open_units_back_and_recalls_allocated_ones(db: D
     await set_stock(db, sku="A", location="S1", quantity=3)
     await set_stock(db, sku="B", location="S1", quantity=3)
     order_id = await captured(db, order(net, "1", ("A", 2), ("B", 1), pickup_location="S1"))
-    assert await cancel(db, order_id=order_id, lines=["1"], why="changed mind", who="me") == 2
+    assert (await cancel(db, order_id=order_id, lines=["1"], why="changed mind", who="me")).units == 2
     view = await read_order(db, order_id=order_id)
     assert units(view) == [(0, 0, 0, 0, 2), (0, 0, 1, 0, 0)]
     assert view.fulfillments[0].state == "released"
     await check_balance(db)
-    assert await cancel(db, order_id=order_id, lines=None, why=None, who="me") == 1
-    assert await cancel(db, order_id=order_id, lines=None, why=None, who="me") == 0
+    assert (await cancel(db, order_id=order_id, lines=None, why=None, who="me")).units == 1
+    assert (await cancel(db, order_id=order_id, lines=None, why=None, who="me")).units == 0
     view = await read_order(db, order_id=order_id)
     assert (view.state, view.fulfillments[0].state) == ("cancelled", "recalled")
     async with db.connection() as connection:
@@ -348,15 +350,15 @@ async def test_what_has_shipped_cannot_be_cancelled(db: Database, net: Net) -> N
 async def test_held_lines_keep_their_units_and_are_released_again(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="W1", quantity=2)
     order_id = await captured(db, order(net, "1", ("A", 1), ("A", 1)))
-    assert await hold(db, order_id=order_id, lines=["2"], reason="fraud", who="me") == 1
+    assert await hold(db, order_id=order_id, lines=["2"], kind="fraud", who="me") == 1
     view = await read_order(db, order_id=order_id)
     assert [line.hold for line in view.lines] == [None, "fraud"]
     assert isinstance(await reserve(db, net, ("A", 1)), OutOfStock)
     assert await release(db, order_id=order_id, lines=None, who="me") == 1
     with pytest.raises(BadInput):
-        await hold(db, order_id=order_id, lines=None, reason="whim", who="me")
+        await hold(db, order_id=order_id, lines=None, kind="whim", who="me")
     with pytest.raises(BadInput):
-        await hold(db, order_id=order_id, lines=["7"], reason="fraud", who="me")
+        await hold(db, order_id=order_id, lines=["7"], kind="fraud", who="me")
 
 
 async def test_every_step_is_in_the_history_with_who_and_why(db: Database, net: Net) -> None:

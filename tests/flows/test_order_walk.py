@@ -1,6 +1,7 @@
 """Any walk of checkout and orders, several steps at once: the identities hold after each, and nothing is oversold."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +15,10 @@ from oms.db import Database
 from oms.domain import atp
 from oms.domain.order import CartLine, NewOrder, OrderLine, ShipTo
 from oms.errors import Conflict, Refusal
+from oms.flows.order.amend import Amendment, Wish, amend
 from oms.flows.order.capture import Captured, capture_many
-from oms.flows.order.change import cancel, hold, release
+from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.reserve import Cart, Granted, expire_due, reserve_many
 from oms.flows.reserve import release as give_up
 from oms.settle import settle_batch
@@ -36,7 +39,9 @@ steps = st.one_of(
     st.tuples(st.just("expire")),
     st.tuples(st.just("give_up"), which),
     st.tuples(st.just("cancel"), which, st.sampled_from([None, ["1"]])),
-    st.tuples(st.just("hold"), which),
+    st.tuples(st.just("hold"), which, st.sampled_from(["fraud", "payment"]), st.booleans()),
+    st.tuples(st.just("release"), which, st.sampled_from([None, "fraud"])),
+    st.tuples(st.just("amend"), which, st.integers(0, 5), st.booleans()),
     st.tuples(st.just("stock"), st.sampled_from("AB"), st.sampled_from(["W1", "S1", "S2"]), st.integers(0, 6)),
 )
 
@@ -99,13 +104,24 @@ class Walk:
         if self.orders:
             await cancel(self.db, order_id=self.orders[number % len(self.orders)][0], lines=named, why=None, who="walk")
 
-    async def hold(self, number: int) -> None:
+    async def hold(self, number: int, kind: str, keeps_stock: bool) -> None:
         if self.orders:
             order_id = self.orders[number % len(self.orders)][0]
-            try:
-                await hold(self.db, order_id=order_id, lines=None, reason="fraud", who="walk")
-            except Conflict:
-                await release(self.db, order_id=order_id, lines=None, who="walk")
+            with contextlib.suppress(Conflict):
+                await hold(self.db, order_id=order_id, lines=None, kind=kind, keeps_stock=keeps_stock, who="walk")
+
+    async def release(self, number: int, kind: str | None) -> None:
+        if self.orders:
+            await release(
+                self.db, order_id=self.orders[number % len(self.orders)][0], lines=None, kind=kind, who="walk"
+            )
+
+    async def amend(self, number: int, quantity: int, adds: bool) -> None:
+        if self.orders:
+            new = (OrderLine(line=uuid4().hex, sku="A", quantity=1),) if adds else ()
+            to = Amendment(lines=(Wish("1", quantity),), add=new)
+            with contextlib.suppress(Conflict):
+                await amend(self.db, order_id=self.orders[number % len(self.orders)][0], to=to, why=None, who="walk")
 
     async def stock(self, sku: str, location: str, quantity: int) -> None:
         async with self.db.connection() as connection:

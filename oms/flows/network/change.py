@@ -74,6 +74,8 @@ leave_pools = sql.run("leave_pools")
 join_pools = sql.run("join_pools")
 drop_barcodes = sql.run("drop_barcodes")
 add_barcodes = sql.run("add_barcodes")
+drop_substitutes = sql.run("drop_substitutes")
+add_substitutes = sql.run("add_substitutes")
 drop_components = sql.run("drop_components")
 add_components = sql.run("add_components")
 mark_kits = sql.run("mark_kits")
@@ -185,6 +187,7 @@ async def read(tx: Connection, kind: Kind, *, keys: Sequence[Given]) -> dict[tup
 async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given]) -> list[RefusedRow]:
     """The rows that name a location, pool, source or sku that does not exist."""
     named: list[tuple[int, str, str, str]] = []
+    new_skus = {row.key[0] for row in given} if kind.name == "skus" else set()
     for row in given:
         named += [
             (row.row, field, of, row.body[field])
@@ -196,6 +199,9 @@ async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given])
             (row.row, "owns", "location", code) for part in row.body.get("owns", []) for code in part["locations"]
         ]
         named += [(row.row, "component", "sku", part["component"]) for part in row.body.get("components", [])]
+        named += [
+            (row.row, "substitutes", "sku", code) for code in row.body.get("substitutes", []) if code not in new_skus
+        ]
     wanted: dict[str, set[str]] = {name: set() for name in ("location", "pool", "source", "sku", "channel")}
     for _, _, of, code in named:
         wanted[of].add(code)
@@ -236,6 +242,11 @@ async def refused_by_kind(tx: Connection, kind: str, given: Sequence[Given]) -> 
         ]  # fmt: skip
         used = "is a component of another kit; a kit in a kit is not known"
         return refused + [RefusedRow(row.row, "kit", used) for row in given if parts[row.key[0]].is_component]
+    if kind == "skus":
+        return [
+            RefusedRow(row.row, "substitutes", "a sku is no substitute of itself")
+            for row in given if row.key[0] in row.body.get("substitutes", [])
+        ]  # fmt: skip
     if kind == "pools":
         present = {pool.code for pool in await READ["pools"](tx, codes=None, after="", limit=None)}
         if len(present | {row.key[0] for row in given}) > POOLS_MAX:
@@ -258,6 +269,8 @@ async def write(tx: Connection, kind: str, changed: dict[tuple[str, ...], dict[s
     elif kind == "skus":
         await drop_barcodes(tx, rows=rows)
         await add_barcodes(tx, rows=rows)
+        await drop_substitutes(tx, rows=rows)
+        await add_substitutes(tx, rows=rows)
     elif kind == "kits":
         codes = [row["kit"] for row in rows]
         await drop_components(tx, codes=codes)

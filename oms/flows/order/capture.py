@@ -213,6 +213,7 @@ async def _write(tx: Connection, news: Sequence[Entered]) -> None:
             open=[line.open for _, line in rows], parked=[line.parked for _, line in rows],
             allocated=[line.allocated for _, line in rows],
             holds=["address" if is_nowhere(new) else None for new, _ in rows],
+            waits=[line.waits for _, line in rows],
         )
     }  # fmt: skip
     given = [new for new in news if new.plan and new.plan.work]

@@ -14,7 +14,10 @@ from oms.named import Place
 
 
 class PlannedLine(msgspec.Struct, frozen=True):
-    """A line, or a part of a kit's line, with where its units stand; `short` of them nobody can promise now."""
+    """A line, or a part of a kit's line, with where its units stand; `short` of them nobody can promise now.
+
+    `waits`: present stock does not serve it, be it reserved ahead of a receipt or short.
+    """
 
     line: str
     part: int
@@ -26,6 +29,7 @@ class PlannedLine(msgspec.Struct, frozen=True):
     parked: int
     allocated: int
     short: int
+    waits: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -102,13 +106,14 @@ def decide(
                 continue
             unfilled[line.line] = why
         for part in parts:
-            short = 0
+            short, waits = 0, False
             if part.sku_id is not None:
-                free = max(book.atp_pool(part.sku_id, rule.pool_id), sure.get(part.sku_id, 0))
-                short = max(0, part.quantity - max(0, free))
+                there = max(0, book.atp_pool(part.sku_id, rule.pool_id))
+                waits = part.quantity > there
+                short = max(0, part.quantity - max(there, sure.get(part.sku_id, 0)))
                 book.reserve(part.sku_id, rule.pool_id, part.quantity, channel_id=rule.channel_id)
                 _use(sure, part)
-            planned.append(msgspec.structs.replace(part, short=short))
+            planned.append(msgspec.structs.replace(part, short=short, waits=waits))
     if work is not None:
         days.take(work)
     return Plan(planned, work, unfilled)

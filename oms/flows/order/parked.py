@@ -119,7 +119,7 @@ async def _write_lines(tx: Connection, known: Sequence[tuple[_Line, list[Planned
             skus=[line.sku for line, _ in more], pools=[line.pool_id for line, _ in more],
             quantities=[part.quantity for _, part in more], prices=[part.price_cents for _, part in more],
             open=[part.open for _, part in more], parked=[0 for _ in more], allocated=[0 for _ in more],
-            holds=[line.hold for line, _ in more],
+            holds=[line.hold for line, _ in more], waits=[False for _ in more],
         )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """An order as it stands: its lines, who fulfills them, and every step that led there."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,8 @@ import msgspec
 from oms.db import Database, Sql
 from oms.domain.order import state_of
 from oms.errors import NotFound
-from oms.flows.order.change import EVERYTHING, Sight
+from oms.flows.order.holds import Hold, holds_of
+from oms.flows.order.rows import EVERYTHING, Sight
 
 sql = Sql("order")
 
@@ -58,6 +60,17 @@ class FulfillmentView(msgspec.Struct, frozen=True):
     lines: list[GivenView]
 
 
+class HoldView(msgspec.Struct, frozen=True):
+    """Why lines are held, since when, and whether they keep their units meanwhile."""
+
+    kind: str
+    lines: list[str]
+    who: str
+    why: str | None
+    keeps_stock: bool
+    at: datetime
+
+
 class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     """An order as callers see it."""
 
@@ -76,6 +89,7 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     pickup_location: str | None
     lines: list[LineView]
     fulfillments: list[FulfillmentView]
+    holds: list[HoldView]
 
 
 class StepView(msgspec.Struct, frozen=True):
@@ -133,6 +147,7 @@ async def read_order(db: Database, *, order_id: UUID, sight: Sight = EVERYTHING)
             raise NotFound("no order has this id")
         lines = await order_lines(connection, id=order_id)
         rows = await order_fulfillments(connection, id=order_id)
+        holds = await holds_of(connection, id=order_id)
     given: dict[UUID, FulfillmentView] = {}
     for row in rows:
         view = given.setdefault(
@@ -142,8 +157,21 @@ async def read_order(db: Database, *, order_id: UUID, sight: Sight = EVERYTHING)
         view.lines.append(GivenView(row.line, row.part, row.sku, row.quantity, row.rejected))
     fields = msgspec.structs.asdict(head)
     return OrderView(
-        id=fields.pop("order_id"), state=state_of(lines), lines=lines, fulfillments=list(given.values()), **fields
-    )
+        id=fields.pop("order_id"), state=state_of(lines), lines=lines, fulfillments=list(given.values()),
+        holds=_together(holds), **fields,
+    )  # fmt: skip
+
+
+def _together(holds: Sequence[Hold]) -> list[HoldView]:
+    """Holds of several lines for one reason are one."""
+    found: dict[tuple[str, str, str | None, bool], HoldView] = {}
+    for h in holds:
+        view = found.setdefault(
+            (h.kind, h.who, h.why, h.keeps_stock), HoldView(h.kind, [], h.who, h.why, h.keeps_stock, h.at)
+        )
+        if h.line not in view.lines:
+            view.lines.append(h.line)
+    return list(found.values())
 
 
 async def order_history(

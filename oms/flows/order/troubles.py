@@ -13,6 +13,7 @@ from oms.domain.order import NewOrder
 from oms.domain.shape import Rule
 from oms.errors import Refusal
 from oms.flows.order.decide import Plan
+from oms.flows.order.rows import TakenOrder
 from oms.named import Place
 from oms.record import Trouble
 
@@ -98,6 +99,22 @@ async def _remedies(tx: Connection, new: Entered, skus: Mapping[int, str], book:
             if pool_id != new.rule.pool_id and number > 0:
                 remedies.append({"kind": "other_pool", "sku": sku, "pool_id": pool_id, "atp": number})
     return [*remedies, {"kind": "cancel"}]
+
+
+def oversold(order: TakenOrder, lines: Sequence[tuple[str, str, int, int]], *, since: str) -> list[Trouble]:
+    """Lines of a standing order that take more than there is: name, sku, units that came to be open, units short."""
+    if not lines:
+        return []
+    detail = (
+        f"order {order.number} of {order.channel} takes more than there is since {since}: "
+        + ", ".join(f"line {name}: {short} of {more} {sku} short" for name, sku, more, short in lines)
+        + "; choose a remedy: wait for a receipt, another pool, a substitute, or cancel"
+    )
+    payload = {
+        "order": str(order.order_id), "channel": order.channel,
+        "lines": [{"line": name, "sku": sku, "quantity": more, "short": short} for name, sku, more, short in lines],
+    }  # fmt: skip
+    return [Trouble("oversold", order.subject, detail, payload)]
 
 
 def unknown_sku(channel: str, sku: str, number: str) -> Trouble:

@@ -102,11 +102,11 @@ async def promise(
         version = await rulebook_version(tx)
         rule = (await named.rules_of(tx, [channel_id]))[channel_id]
         every = {sku_id for name in names.values() for sku_id in (name.sku_id, *(p.sku_id for p in name.parts))}
-        asked = _Asked(rule, names, await numbers.read(tx, every, today=now.date()), units)
+        asked = Asked(rule, names, await numbers.read(tx, every, today=now.date()), units)
         if to.pickup is not None:
-            said = await _picked_up(tx, asked, location=to.pickup, method=method, now=now)
+            said = await picked_up(tx, asked, location=to.pickup, method=method, now=now)
         else:
-            said = await _sent(tx, asked, method=method, to=to, now=now)
+            said = await sent(tx, asked, method=method, to=to, now=now)
     shelf = asked.read
     codes = {sku: shelf.codes[name.sku_id] for sku, name in names.items()}
     enquiries.of(db).promised(
@@ -120,7 +120,7 @@ async def promise(
     return said
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True):
     """A cart in our words: units by sku, and what there is of them."""
 
     rule: Rule
@@ -129,7 +129,7 @@ class _Asked(msgspec.Struct, frozen=True):
     units: dict[str, int]
 
 
-async def _picked_up(tx: Connection, asked: _Asked, *, location: str, method: str, now: datetime) -> Promised:
+async def picked_up(tx: Connection, asked: Asked, *, location: str, method: str, now: datetime) -> Promised:
     """All of it from one location, from when that has it ready."""
     found = await named.places_of(tx, [location])
     if location not in found:
@@ -153,7 +153,7 @@ async def _picked_up(tx: Connection, asked: _Asked, *, location: str, method: st
     )  # fmt: skip
 
 
-async def _sent(tx: Connection, asked: _Asked, *, method: str, to: Place, now: datetime) -> Promised:
+async def sent(tx: Connection, asked: Asked, *, method: str, to: Place, now: datetime) -> Promised:
     """Sent to a place: whole from one location, or split, or when it is expected."""
     assert to.lat is not None and to.lon is not None
     rule, units = asked.rule, asked.units
@@ -216,7 +216,7 @@ def _part(way: Way, quantity: int) -> PromisedPart:
 
 
 def _line(
-    asked: _Asked, sku: str, ways: Sequence[Way], zones: Sequence[Transit], *, says: dict[str, Any], now: datetime
+    asked: Asked, sku: str, ways: Sequence[Way], zones: Sequence[Transit], *, says: dict[str, Any], now: datetime
 ) -> PromisedLine:
     """One sku: from one location, else from several, else when enough of it is expected."""
     rule, read, quantity = asked.rule, asked.read, asked.units[sku]

@@ -37,12 +37,13 @@ class _Line(msgspec.Struct, frozen=True):
     pool_id: int
     open: int
     promised_on: date | None
+    waits: bool
 
 
 overdue_incoming = sql.rows("overdue_incoming", _Overdue)
 settled_overdue = sql.rows("settled_overdue", str)
 leaning_lines = sql.rows("leaning_lines", _Line)
-promise_lines = sql.run("promise_lines")
+promise_lines = sql.rows("promise_lines", int)
 
 
 async def watch(db: Database, *, now: datetime) -> int:
@@ -70,16 +71,16 @@ async def watch(db: Database, *, now: datetime) -> int:
     return await promise_again(db, today=today)
 
 
-async def promise_again(db: Database, *, today: date) -> int:
+async def promise_again(db: Database, *, today: date, skus_of: UUID | None = None) -> int:
     """Gives each open line that present stock does not serve the day from which it can be served; gives how many changed.
 
-    Lines are served by priority, then in the order in which they were placed.
+    Lines are served by the day that they were promised, then by priority, then as they came. `skus_of`: only skus of this order.
     """
     async with db.connection() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
-        lines = await leaning_lines(tx, limit=LINES_MAX)
+        lines = await leaning_lines(tx, limit=LINES_MAX, order_id=skus_of)
         skus = sorted({n.sku_id for n in lines})
         shelf = await numbers.read(tx, skus, today=today) if skus else None
-    changed: list[tuple[_Line, date | None]] = []
+    changed: list[tuple[_Line, date | None, bool]] = []
     for sku_id, of_sku in groupby(lines, key=lambda n: n.sku_id):
         assert shelf is not None
         row = shelf.rows[shelf.codes[sku_id]]
@@ -89,22 +90,24 @@ async def promise_again(db: Database, *, today: date) -> int:
             [Waiting(n.pool_id, n.open) for n in mine], today=today,
         )  # fmt: skip
         for n, day in zip(mine, days, strict=True):
-            said = None if day == THERE else day
-            if said != n.promised_on:
-                changed.append((n, said))
+            said, waits = (None, False) if day == THERE else (day, True)
+            if (said, waits) != (n.promised_on, n.waits):
+                changed.append((n, said, waits))
     for start in range(0, len(changed), 500):
         async with db.transaction() as tx:
             await _say(tx, changed[start : start + 500])
     return len(changed)
 
 
-async def _say(tx: Connection, changed: Sequence[tuple[_Line, date | None]]) -> None:
-    await promise_lines(
-        tx, lines=[n.line_id for n, _ in changed], days=[day for _, day in changed],
-        before=[n.promised_on for n, _ in changed],
+async def _say(tx: Connection, changed: Sequence[tuple[_Line, date | None, bool]]) -> None:
+    said = await promise_lines(
+        tx, lines=[n.line_id for n, _, _ in changed], days=[day for _, day, _ in changed],
+        waits=[waits for _, _, waits in changed], before=[n.promised_on for n, _, _ in changed],
     )  # fmt: skip
     steps = []
-    for n, day in changed:
-        detail = {"line": n.line, "on": day, "was": n.promised_on}
+    for n, day, waits in changed:
+        if n.line_id not in said or day == n.promised_on:
+            continue
+        detail = {"line": n.line, "on": day, "was": n.promised_on} | ({} if waits else {"there": True})
         steps.append(record.Step("order", str(n.order_id), "promised", detail=detail))
     await record.keep(tx, who="oms", steps=steps)
