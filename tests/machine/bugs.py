@@ -193,3 +193,9 @@ OFTEN: dict[str, tuple[str, ...]] = {
     "stock below zero takes from other locations": ("move", "relieve"),
 }
 """What a life does often in which a bug shows soon."""
+FIRST = {
+    "a late answer is lost": 12, "more comes back than was sold": 8, "a count that calls picks in progress missing": 4,
+    "a held order is brokered": 2, "an allocation that breaks another pool's promise": 2,
+    "a rejection that empties the shelf takes what is in hands": 1, "an answer that is doubled acts twice": 1,
+}  # fmt: skip
+"""The life in which a bug was first seen, where it is not the first: it is tried before the others."""

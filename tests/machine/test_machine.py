@@ -7,12 +7,12 @@ import pytest
 from oms.db import Database
 from oms.embedded import Running
 from tests.conftest import fresh_database
-from tests.machine.bugs import BUGS, OFTEN
+from tests.machine.bugs import BUGS, FIRST, OFTEN
 from tests.machine.machine import Found, Machine
 from tests.world import small_network
 
 HABITS = sorted({*OFTEN.values(), ()})
-STEPS = 60
+STEPS = 40
 BUG_SEEDS, BUG_STEPS = 20, 100
 LONG_SEEDS, LONG_STEPS = 200, 400
 
@@ -41,11 +41,10 @@ async def test_the_machine_finds_each_planted_bug(
     servers: Running, template: str, monkeypatch: pytest.MonkeyPatch, bug: str
 ) -> None:
     BUGS[bug](monkeypatch)
-    for seed in range(BUG_SEEDS):
+    for seed in (FIRST.get(bug, 0), *range(BUG_SEEDS)):
         try:
             await live(servers, template, seed=seed, steps=BUG_STEPS, often=OFTEN[bug])
-        except Found as found:
-            print("FOUND", bug, str(found)[:200])
+        except Found:
             return
     raise AssertionError(f"{bug}: not found in {BUG_SEEDS} lives of {BUG_STEPS} steps")
 
