@@ -58,8 +58,9 @@ update fulfillment_line f set quantity = f.quantity - n.quantity, rejected = f.r
 -- name: not_again
 -- The location is not asked again for this sku of the order until then.
 insert into rejected_before (sku_id, location_id, order_id, until, reason)
-select n.sku_id, n.location_id, n.order_id, :until, n.reason
+select n.sku_id, n.location_id, n.order_id, :until, string_agg(distinct n.reason, '; ')
   from unnest(:skus::int[], :locations::int[], :orders::uuid[], :reasons::text[]) as n(sku_id, location_id, order_id, reason)
+ group by n.sku_id, n.location_id, n.order_id
 on conflict (order_id, sku_id, location_id) do update set until = excluded.until, reason = excluded.reason;
 
 -- name: work_list

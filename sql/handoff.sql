@@ -94,7 +94,9 @@ select f.fulfillment_id, f.order_id, f.state, o.number, o.pickup_location_id is 
  where f.fulfillment_id = :id and f.location_id = :location_id;
 
 -- name: given_lines
--- What a fulfillment was given at first, and has now.
-select g.line_id, n.line, g.sku_id, s.code as sku, g.given, g.quantity, g.reference
+-- What a fulfillment was given at first, and has now; and what of it left though it was taken back.
+select g.line_id, n.line, g.sku_id, s.code as sku, g.given, g.quantity, g.reference,
+       (select -coalesce(sum(m.effect), 0) from movement m
+         where m.source_id = 1 and m.message_id = g.reference || '/late' and m.kind <> 'baseline')::int as has_left
   from fulfillment_line g join order_line n using (line_id) join sku s on s.sku_id = g.sku_id
  where g.fulfillment_id = :id order by g.line_id;

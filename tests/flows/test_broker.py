@@ -147,6 +147,16 @@ async def test_what_others_took_meanwhile_stays_open(db: Database, net: Net) -> 
     assert (await fate(db, run_id), await lines(db, made)) == ([("dropped", "its stock went to others")], [(2, 0)])
 
 
+async def test_two_lines_of_the_same_sku_are_not_both_given_the_last_units(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=4)
+    order_id = await captured(db, order(net, "N1", ("A", 2), ("A", 2)))
+    run_id = await planned(db, net, order_id, ("1", 2, "S1"), ("2", 2, "S1"))
+    await say(db, "pos", sale("walk-in", "A", "S1", 2))
+    await broker.apply(db, run_id=run_id, who="test", now=NOW)
+    assert (await stock(db, "A", "S1", "on_hand"), await stock(db, "A", "S1", "allocated")) == (2, 2)
+    assert [(n.open, n.allocated) for n in (await read_order(db, order_id=order_id)).lines] == [(0, 2), (2, 0)]
+
+
 async def test_a_location_that_went_off_gets_nothing(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="S1", quantity=2)
     made = await captured(db, order(net, "N1", ("A", 2)))

@@ -86,6 +86,13 @@ async def test_a_part_of_a_line_may_be_rejected_and_the_rest_ships(db: Database,
     assert (await open_units(db, work), await on_hand(db, "A", "S1")) == ([(1, 0, 2)], 3)
 
 
+async def test_two_lines_of_the_same_sku_may_be_rejected_together(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=5)
+    work = await allocated(db, net, "N1", ("A", 2, "S1"), ("A", 1, "S1"))
+    assert await reject(db, work, ("1", 2), ("2", 1), stock="zero") == "rejected"
+    assert (await on_hand(db, "A", "S1"), await open_units(db, work)) == (0, [(2, 0, 0), (1, 0, 0)])
+
+
 async def test_a_rejection_names_lines_and_units_that_are_there(db: Database, net: Net) -> None:
     await set_stock(db, sku="A", location="S1", quantity=5)
     work = await allocated(db, net, "N1", ("A", 2, "S1"))

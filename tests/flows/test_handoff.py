@@ -167,6 +167,16 @@ async def test_a_shipment_of_what_was_recalled_leaves_the_stock_and_needs_a_pers
     assert await exceptions(db) == [("shipped_though_recalled", str(work.fulfillment))]
 
 
+async def test_what_left_though_it_was_recalled_leaves_once_however_often_it_is_told(db: Database, net: Net) -> None:
+    work = await allocated(db, net, "N1", ("A", 3, "W1"))
+    await order_change.cancel(db, order_id=work.order_id, lines=None, why="late", who="x")
+    await say(db, work.fulfillment, "shipped", lines=[{"line": "1", "quantity": 1}])
+    assert await on_hand(db, "A", "W1") == 9
+    for _ in range(2):  # each under an id of its own
+        await say(db, work.fulfillment, "shipped")
+        assert await on_hand(db, "A", "W1") == 7
+
+
 async def test_a_system_rejects_a_part_and_ships_the_rest_and_needs_no_recall_of_its_own_word(
     db: Database, net: Net, wms: Warehouse
 ) -> None:

@@ -123,7 +123,7 @@ async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], 
     works: list[ledger.Work] = []
     fates: dict[UUID, tuple[list[Planned], list[Fate]]] = {}
     for p in plans:
-        fate = [_fits(book, w, lines.get(w.line_id), places) for w in p.plan]
+        fate = _tried(book, p.plan, lines, places)
         kept = bind_split(
             orders[p.order_id].split,
             p.plan,
@@ -134,9 +134,7 @@ async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], 
         )
         kept, more = _with_capacity(kept, lines, room, days, works, split=orders[p.order_id].split)
         for w in kept:
-            line = lines[w.line_id]
-            book.keep(line.sku_id, line.pool_id, -w.quantity)
-            book.allocate(line.sku_id, w.location_id, w.quantity, pool_id=line.pool_id, channel_id=None)
+            _put(book, w, lines[w.line_id])
         fates[p.order_id] = (kept, [*fate, *more])
     await book.write(tx, capped=())
     await ledger.work(tx, works)
@@ -154,6 +152,41 @@ async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], 
         until=now + NOT_AGAIN,
     )  # fmt: skip
     await _conclude(tx, run_id=run_id, plans=plans, fates=fates, places=places, who=who)
+
+
+def _put(book: Book, w: Planned, line: OpenLine, *, sign: int = 1) -> None:
+    """Reserved units of a line become allocated at its planned location, or (-1) are reserved again."""
+    book.keep(line.sku_id, line.pool_id, -sign * w.quantity)
+    book.allocate(line.sku_id, w.location_id, sign * w.quantity, pool_id=line.pool_id, channel_id=None)
+
+
+def _tried(
+    book: Book, plan: Sequence[Planned], lines: Mapping[int, OpenLine], places: Mapping[int, Place]
+) -> list[Fate]:
+    """Whether each part of an order's plan may be written: a line fits on what those before it leave, or takes nothing.
+
+    The book is left as it was.
+    """
+    by_line: dict[str, list[int]] = {}
+    for k, w in enumerate(plan):
+        by_line.setdefault(lines[w.line_id].line if w.line_id in lines else f"?{w.line_id}", []).append(k)
+    fates: dict[int, Fate] = {}
+    taken: list[Planned] = []
+    for parts in by_line.values():
+        mine: list[Planned] = []
+        for k in parts:
+            fates[k] = _fits(book, plan[k], lines.get(plan[k].line_id), places)
+            if fates[k].refused is None:
+                _put(book, plan[k], lines[plan[k].line_id])
+                mine.append(plan[k])
+        if len(mine) < len(parts):
+            for w in mine:
+                _put(book, w, lines[w.line_id], sign=-1)
+        else:
+            taken += mine
+    for w in taken:
+        _put(book, w, lines[w.line_id], sign=-1)
+    return [fates[k] for k in range(len(plan))]
 
 
 def _fits(book: Book, w: Planned, line: OpenLine | None, places: Mapping[int, Place]) -> Fate:

@@ -50,6 +50,7 @@ class Given(msgspec.Struct, frozen=True):
     given: int
     quantity: int
     reference: str
+    has_left: int
 
 
 take_said = sql.maybe("take_said", str)
@@ -181,11 +182,13 @@ async def _give_back_rest(tx: Connection, fulfillment: UUID, said: Said, *, acto
 async def _left_all_the_same(
     tx: Connection, work: Work, said: Said, *, actor: Actor, now: datetime, location: str
 ) -> None:
-    """It shipped what was taken back: the units have left, and a person decides what becomes of them."""
+    """It shipped what was taken back: the units have left, once, and a person decides what becomes of them."""
     given = await given_lines(tx, id=work.fulfillment_id)
     named = {n.line: n.quantity for n in said.lines}
-    left = [(n, min(n.given, named.get(n.line, 0) if named else n.given)) for n in given]
-    left = [(n, units) for n, units in left if units]
+    left = [(n, min(n.given - n.has_left, named.get(n.line, 0) if named else n.given)) for n in given]
+    left = [(n, units) for n, units in left if units > 0]
+    if not left:
+        return
     locked = await ledger.lock(tx, {n.sku_id for n, _ in left})
     await ledger.stock(tx, [(n.sku_id, actor.location_id or 0) for n, _ in left])
     moves = [
