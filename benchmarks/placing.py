@@ -35,7 +35,7 @@ async def place_work(db: Database, *, location: str, count: int) -> None:
     async with db.transaction() as tx:
         # the run exists before its orders, so that the worker's own run leaves them to it
         run_id = await broker.begin_run(
-            tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="benchmark"
+            tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="benchmark", mode="joint"
         )
     await capture_from(db, channel_id=channel_id, orders=orders, until=None)
     async with db.transaction() as tx:

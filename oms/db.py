@@ -239,6 +239,12 @@ class Database:
                     await connection.reset()
 
     @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection for statements that leave nothing behind in its session: a round trip less than `connection`."""
+        async with self.pool.acquire() as connection:
+            yield connection
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A READ COMMITTED transaction; rolled back when the block raises."""
         async with self.pool.acquire() as connection:

@@ -143,33 +143,41 @@ update order_line l
                 order by h.at desc, h.kind limit 1)
  where l.line_id = any(:lines::bigint[]);
 
--- name: order_row
--- An order, if the caller sees it.
-select o.order_id, c.code as channel, o.number, o.placed_at, o.captured_at, o.ship_to, o.method, o.priority, o.split, o.split_max,
-       o.promise_days, l.code as pickup_location
-  from orders o join channel c using (channel_id) left join location l on l.location_id = o.pickup_location_id
+-- name: is_shown
+-- Whether the caller sees an order.
+select true from orders o
  where o.order_id = :id
    and (:channels::int[] is null or o.channel_id = any(:channels::int[]))
    and (:location_id::int is null or o.pickup_location_id = :location_id
         or exists (select from fulfillment f where f.order_id = o.order_id and f.location_id = :location_id));
 
--- name: order_lines
--- The lines of an order; a kit's parts one by one.
-select l.line, l.part, coalesce(s.code, l.sku) as sku, l.sku as asked, l.quantity, l.price_cents as price, l.open,
-       l.parked, l.allocated, l.shipped, l.cancelled, l.hold, l.promised_on
-  from order_line l left join sku s on s.sku_id = l.sku_id
- where l.order_id = :id order by l.line_id;
-
--- name: order_fulfillments
--- Who fulfills what of an order; null quantities stand for a fulfillment without lines.
-select f.fulfillment_id, g.code as location, f.state, f.made_at, f.changed_at, l.line, l.part, s.code as sku, n.quantity, n.rejected
-  from fulfillment f
-  join location g using (location_id)
-  join fulfillment_line n using (fulfillment_id)
-  join order_line l using (line_id)
-  join sku s on s.sku_id = n.sku_id
- where f.order_id = :id
- order by f.fulfillment_id, n.line_id;
+-- name: order_shown
+-- An order with its lines (a kit's parts one by one) and who fulfills what of it, if the caller sees it: one snapshot.
+select o.order_id, c.code as channel, o.number, o.placed_at, o.captured_at, o.ship_to, o.method, o.priority, o.split, o.split_max,
+       o.promise_days, p.code as pickup_location,
+       (select jsonb_agg(jsonb_build_object('line', l.line, 'part', l.part, 'sku', coalesce(s.code, l.sku), 'asked', l.sku,
+                 'quantity', l.quantity, 'price', l.price_cents, 'open', l.open, 'parked', l.parked, 'allocated', l.allocated,
+                 'shipped', l.shipped, 'cancelled', l.cancelled, 'hold', l.hold, 'promised_on', l.promised_on)
+               order by l.line_id)
+          from order_line l left join sku s on s.sku_id = l.sku_id where l.order_id = o.order_id) as lines,
+       (select jsonb_agg(jsonb_build_object('fulfillment_id', f.fulfillment_id, 'location', g.code, 'state', f.state,
+                 'made_at', f.made_at, 'changed_at', f.changed_at, 'line', l.line, 'part', l.part, 'sku', s.code,
+                 'quantity', n.quantity, 'rejected', n.rejected) order by f.fulfillment_id, n.line_id)
+          from fulfillment f
+          join location g using (location_id)
+          join fulfillment_line n using (fulfillment_id)
+          join order_line l using (line_id)
+          join sku s on s.sku_id = n.sku_id
+         where f.order_id = o.order_id) as given,
+       (select jsonb_agg(jsonb_build_object('line_id', h.line_id, 'line', l.line, 'kind', h.kind, 'who', h.who, 'why', h.why,
+                 'keeps_stock', h.keeps_stock, 'at', h.at) order by h.at, h.line_id)
+          from line_hold h join order_line l using (line_id)
+         where l.order_id = o.order_id and h.released_at is null) as held
+  from orders o join channel c using (channel_id) left join location p on p.location_id = o.pickup_location_id
+ where o.order_id = :id
+   and (:channels::int[] is null or o.channel_id = any(:channels::int[]))
+   and (:location_id::int is null or o.pickup_location_id = :location_id
+        or exists (select from fulfillment f where f.order_id = o.order_id and f.location_id = :location_id));
 
 -- name: order_history
 -- Every step of an order and of its fulfillments, oldest first.

@@ -15,6 +15,7 @@ from oms.cache import Cache
 from oms.db import Database
 from oms.flows import fulfill
 from oms.flows.fulfill import short
+from oms.flows.fulfill.together import Asked, advance_one
 
 READERS = frozenset({"associate", "planner", "operator", "approver", "admin"})
 WORKERS = frozenset({"associate", "operator", "admin"})
@@ -88,9 +89,8 @@ def door_of(step: Step) -> HTTPRouteHandler:
     async def advance(
         *, db: Database, cache: Cache, actor: Actor, now: datetime, fulfillment_id: UUID, device: Device = None
     ) -> fulfill.Task:
-        await fulfill.advance(
-            db, fulfillments=[fulfillment_id], step=step, actor=actor, now=now, cache=cache, device=device
-        )
+        asked = Asked(fulfillment=fulfillment_id, step=step, actor=actor, now=now, device=device)
+        await advance_one(db, asked, cache=cache)
         return await fulfill.task(db, actor=actor, fulfillment=fulfillment_id)
 
     return advance
@@ -115,9 +115,8 @@ async def pick(
             device=device,
         )  # fmt: skip
     else:
-        await fulfill.advance(
-            db, fulfillments=[fulfillment_id], step="pick", actor=actor, now=now, cache=cache, device=device
-        )
+        asked = Asked(fulfillment=fulfillment_id, step="pick", actor=actor, now=now, device=device)
+        await advance_one(db, asked, cache=cache)
     return await fulfill.task(db, actor=actor, fulfillment=fulfillment_id)
 
 

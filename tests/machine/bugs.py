@@ -194,8 +194,8 @@ OFTEN: dict[str, tuple[str, ...]] = {
 }
 """What a life does often in which a bug shows soon."""
 FIRST = {
-    "a late answer is lost": 12, "more comes back than was sold": 8, "a count that calls picks in progress missing": 4,
-    "a held order is brokered": 2, "an allocation that breaks another pool's promise": 2,
-    "a rejection that empties the shelf takes what is in hands": 1, "an answer that is doubled acts twice": 1,
+    "an allocation that breaks another pool's promise": 2, "a held order is brokered": 2,
+    "a rejection that empties the shelf takes what is in hands": 7, "two people pick the same": 2,
+    "a late answer is lost": 3, "more comes back than was sold": 1, "a refused write-off is gone all the same": 1,
 }  # fmt: skip
 """The life in which a bug was first seen, where it is not the first: it is tried before the others."""

@@ -83,14 +83,24 @@ async def end_tasks(
         return
     ids = [f.fulfillment_id for f in moving]
     for p in await progress(tx, ids=ids):
-        check_holder(p, step, actor)
-        if p.done(step) < p.units and (p.done(step) or p.scans_are_required):
-            raise Conflict(
-                f"Fulfillment {p.fulfillment_id}: {p.done(step)} of {p.units} units are {step}ed. Scan the rest, or say "
-                "what is missing when you pick it."
-            )
+        check_done(p, step, actor)
+    await end(tx, ids, step=step, who=actor.who, device=device, now=now)
+
+
+def check_done(p: Progress, step: str, actor: Actor) -> None:
+    """Raises Conflict where another person has the step, or where units that must be scanned were not."""
+    check_holder(p, step, actor)
+    if p.done(step) < p.units and (p.done(step) or p.scans_are_required):
+        raise Conflict(
+            f"Fulfillment {p.fulfillment_id}: {p.done(step)} of {p.units} units are {step}ed. Scan the rest, or say what "
+            "is missing when you pick it."
+        )
+
+
+async def end(tx: Connection, ids: Sequence[UUID], *, step: str, who: str, device: str | None, now: datetime) -> None:
+    """All units of these fulfillments are in hand, and their tasks end; whose they are was checked."""
     await finish_lines(tx, ids=ids, step=step)
     if step == "pack":
-        await pack_rest(tx, ids=ids, who=actor.who)
+        await pack_rest(tx, ids=ids, who=who)
     await close_tasks(tx, ids=ids, step=step, at=now)
-    await keep_tasks(tx, ids=ids, step=step, who=actor.who, device=device, at=now)
+    await keep_tasks(tx, ids=ids, step=step, who=who, device=device, at=now)

@@ -76,7 +76,7 @@ async def tasks(
     db: Database, *, actor: Actor, location: str | None, state: str | None, after: UUID | None, limit: int
 ) -> list[Task]:
     """A location's work, oldest first; a store's own people see their store alone."""
-    async with db.connection() as tx:
+    async with db.reading() as tx:
         return await work_list(
             tx, **seen_by(actor), code=location, state=state, id=None, after=after, limit=limit,
         )  # fmt: skip
@@ -84,7 +84,7 @@ async def tasks(
 
 async def task(db: Database, *, actor: Actor, fulfillment: UUID) -> Task:
     """One fulfillment, if the caller sees it; raises NotFound."""
-    async with db.connection() as tx:
+    async with db.reading() as tx:
         found = await work_list(
             tx, **seen_by(actor), code=None, state=None, id=fulfillment, after=None, limit=1,
         )  # fmt: skip
@@ -95,5 +95,5 @@ async def task(db: Database, *, actor: Actor, fulfillment: UUID) -> Task:
 
 async def due(db: Database, *, actor: Actor, location: str | None, now: datetime, limit: int = WORK_MAX) -> list[Due]:
     """What a location has to do, by when it must leave, then by class and age."""
-    async with db.connection() as tx:
+    async with db.reading() as tx:
         return await due_work(tx, **seen_by(actor), code=location, now=now, limit=limit)

@@ -10,7 +10,7 @@ import msgspec
 from oms.db import Database, Sql
 from oms.domain.order import state_of
 from oms.errors import NotFound
-from oms.flows.order.holds import Hold, holds_of
+from oms.flows.order.holds import Hold
 from oms.flows.order.rows import EVERYTHING, Sight
 
 sql = Sql("order")
@@ -118,6 +118,9 @@ class _Head(msgspec.Struct, frozen=True):
     split_max: int | None
     promise_days: int | None
     pickup_location: str | None
+    lines: list[dict[str, Any]] | None
+    given: list[dict[str, Any]] | None
+    held: list[dict[str, Any]] | None
 
 
 class _GivenRow(msgspec.Struct, frozen=True):
@@ -133,21 +136,21 @@ class _GivenRow(msgspec.Struct, frozen=True):
     rejected: int
 
 
-order_row = sql.maybe("order_row", _Head)
-order_lines = sql.rows("order_lines", LineView)
-order_fulfillments = sql.rows("order_fulfillments", _GivenRow)
+order_shown = sql.maybe("order_shown", _Head)
+is_shown = sql.maybe("is_shown", bool)
 steps_of = sql.rows("order_history", StepView)
 
 
 async def read_order(db: Database, *, order_id: UUID, sight: Sight = EVERYTHING) -> OrderView:
     """The order with its lines and fulfillments; NotFound where the caller sees none of this id."""
-    async with db.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        head = await order_row(connection, id=order_id, **sight.arguments())
-        if head is None:
-            raise NotFound("no order has this id")
-        lines = await order_lines(connection, id=order_id)
-        rows = await order_fulfillments(connection, id=order_id)
-        holds = await holds_of(connection, id=order_id)
+    async with db.reading() as connection:
+        head = await order_shown(connection, id=order_id, **sight.arguments())
+    if head is None:
+        raise NotFound("no order has this id")
+    fields = msgspec.structs.asdict(head)
+    lines = msgspec.convert(fields.pop("lines") or [], list[LineView])
+    rows = msgspec.convert(fields.pop("given") or [], list[_GivenRow])
+    holds = msgspec.convert(fields.pop("held") or [], list[Hold])
     given: dict[UUID, FulfillmentView] = {}
     for row in rows:
         view = given.setdefault(
@@ -155,7 +158,6 @@ async def read_order(db: Database, *, order_id: UUID, sight: Sight = EVERYTHING)
             FulfillmentView(row.fulfillment_id, row.location, row.state, row.made_at, row.changed_at, []),
         )
         view.lines.append(GivenView(row.line, row.part, row.sku, row.quantity, row.rejected))
-    fields = msgspec.structs.asdict(head)
     return OrderView(
         id=fields.pop("order_id"), state=state_of(lines), lines=lines, fulfillments=list(given.values()),
         holds=_together(holds), **fields,
@@ -178,7 +180,7 @@ async def order_history(
     db: Database, *, order_id: UUID, after: int = 0, limit: int = STEPS_MAX, sight: Sight = EVERYTHING
 ) -> list[StepView]:
     """Every step of an order and its fulfillments, oldest first, after this history id."""
-    async with db.connection() as connection:
-        if await order_row(connection, id=order_id, **sight.arguments()) is None:
+    async with db.reading() as connection:
+        if await is_shown(connection, id=order_id, **sight.arguments()) is None:
             raise NotFound("no order has this id")
         return await steps_of(connection, id=order_id, after=after, limit=limit)
