@@ -11,6 +11,9 @@ from oms.flows import broker
 from oms.flows.broker import planning
 from oms.flows.order.capture import capture_from
 
+PLACED = "placed"
+"""The method of orders that are placed: their channel says that no run of the worker takes them."""
+
 
 async def place_work(db: Database, *, location: str, count: int) -> None:
     """Captures orders of one line and allocates as many as the location can have, `count` at least."""
@@ -26,19 +29,17 @@ async def place_work(db: Database, *, location: str, count: int) -> None:
     codes = [code for code, units in stock for _ in range(min(4, units))][:count]
     orders = [
         NewOrder(
-            channel_id=channel_id, number=f"{mark}-{k}", placed_at=now, at=now, who="benchmark", method="ground",
+            channel_id=channel_id, number=f"{mark}-{k}", placed_at=now, at=now, who="benchmark", method=PLACED,
             ship_to=ShipTo(postal_code="10001", lat=40.75, lon=-73.99),
             lines=(OrderLine(line="1", sku=code, quantity=1, price_cents=1000),),
         )
         for k, code in enumerate(codes)
     ]  # fmt: skip
+    await capture_from(db, channel_id=channel_id, orders=orders, until=None)
     async with db.transaction() as tx:
-        # the run exists before its orders, so that the worker's own run leaves them to it
         run_id = await broker.begin_run(
             tx, dry_run=False, policy=None, policies=[], seconds=1.0, seed=0, who="benchmark", mode="joint"
         )
-    await capture_from(db, channel_id=channel_id, orders=orders, until=None)
-    async with db.transaction() as tx:
         rows = await tx.fetch(
             "select n.order_id, n.line_id, n.version, n.open from order_line n join orders o using (order_id)"
             " where o.number like $1 and n.open > 0", f"{mark}-%",
