@@ -50,7 +50,7 @@ language sql immutable parallel safe return
       when 'captured' then 'order.captured' when 'cancelled' then 'order.cancelled'
       when 'amended' then 'order.amended' when 'returned' then 'order.returned'
       when 'recall answered' then 'order.recall_answered' when 'shipped though recalled' then 'order.shipped_though_recalled'
-      when 'to be cancelled' then 'order.delayed'
+      when 'to be cancelled' then 'order.to_be_cancelled'
       when 'promised' then case
         when the_detail ->> 'there' = 'true' then null             -- what came is allocated next
         when the_detail ->> 'was' is null or the_detail ->> 'on' < the_detail ->> 'was' then 'order.promised'
@@ -97,7 +97,10 @@ create table sku_substitute (
 );
 
 -- Whether present stock did not serve a line when it was last looked at: it waits for what comes.
-alter table order_line add waits boolean not null default false;
+alter table order_line
+  add waits boolean not null default false,
+  add cancel_on date;                                -- its channel was told that it is cancelled then if nothing leaves
+update order_line set waits = true where promised_on is not null and open > 0;
 create index order_line_waits on order_line (sku_id) where waits and open > 0;
 -- The day as of which a line is served among others of its sku: its promised day; what nobody promised comes last.
 create function served_as_of(promised_on date, waits boolean, captured_at timestamptz) returns date

@@ -276,3 +276,7 @@ update order_line set pool_id = :pool_id, waits = false, promised_on = null, ver
 select line_id, line, part, sku_id, sku as asked, pool_id, quantity, open, parked, allocated, shipped, cancelled, hold,
        price_cents, promised_on
   from order_line where order_id = :id order by line_id;
+
+-- name: cancel_on
+-- Lines are cancelled on a day if nothing leaves for them; each is told once.
+update order_line set cancel_on = :on where line_id = any(:lines::bigint[]) and cancel_on is null returning line;

@@ -31,6 +31,7 @@ from oms.db import Database, Sql
 from oms.domain import places
 from oms.domain.acceptance import Asked, shares
 from oms.domain.promise import Hours, ships_on
+from oms.flows.broker.waiting import whose_turn_it_is
 
 sql = Sql("broker")
 
@@ -172,7 +173,13 @@ async def read_problem(
         addresses = {
             a.order_id: a for a in await addresses_of(tx, orders=[o.order_id for o in orders if o.lat is None])
         }
-        lines = await open_lines(tx, orders=ids, now=now)
+        waited = await whose_turn_it_is(
+            tx,
+            await open_lines(tx, orders=ids, now=now),
+            splits={o.order_id: o.split for o in orders},
+            today=now.date(),
+        )
+        lines = waited.lines
         skus = sorted({n.sku_id for n in lines})
         sites = await locations(tx, now=now)
         stock = await stock_of(tx, skus=skus)
@@ -185,7 +192,8 @@ async def read_problem(
         not_again = await barred(tx, now=now, orders=ids)
         subjects = await subjects_of(tx, orders=ids) if policies else []
         rejected = shares(await asked_of(tx, skus=skus, now=now))
-    inside: dict[tuple[int, int], int] = {}
+    # what waits for its receipts is no promise of present stock
+    inside: dict[tuple[int, int], int] = dict(waited.units)
     for n in lines:
         inside[n.sku_id, n.pool_id] = inside.get((n.sku_id, n.pool_id), 0) + n.quantity
     protected = [
