@@ -156,7 +156,7 @@ select o.order_id, c.code as channel, o.number, o.placed_at, o.captured_at, o.sh
 -- name: order_lines
 -- The lines of an order; a kit's parts one by one.
 select l.line, l.part, coalesce(s.code, l.sku) as sku, l.sku as asked, l.quantity, l.price_cents as price, l.open,
-       l.parked, l.allocated, l.shipped, l.cancelled, l.hold, l.promised_on
+       l.parked, l.allocated, l.shipped, l.cancelled, l.hold, l.promised_on, l.waits, l.cancel_on
   from order_line l left join sku s on s.sku_id = l.sku_id
  where l.order_id = :id order by l.line_id;
 

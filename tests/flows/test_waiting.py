@@ -7,17 +7,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from oms import worker
+from oms import access, worker
 from oms.cache import Cache
 from oms.db import Database
 from oms.domain.order import CartLine
 from oms.flows import broker
+from oms.flows.ingest import holds
 from oms.flows.network import load
 from oms.flows.order.amend import Amendment, Wish, amend
 from oms.flows.order.holds import hold
 from oms.flows.order.read import order_history, read_order
 from oms.flows.promise import overdue
 from oms.flows.reserve import Cart, Granted, reserve_many
+from oms.flows.stock import receive
 from oms.settings import Settings
 from oms.settle import settle_batch
 from tests.balance import check_balance
@@ -236,3 +238,25 @@ async def test_a_notice_comes_before_the_cancellation(db: Database, net: Net) ->
         now=NOW,
     )  # fmt: skip
     assert [r.reason for r in loaded.refused] == ["cancel_notice_days: is expected to be less than cancel_after_days"]
+
+
+async def test_what_a_store_received_in_part_goes_as_soon_as_it_may_be_sold(
+    db: Database, net: Net, cache: Cache
+) -> None:
+    await put(
+        db, "incoming",
+        {"source": "erp", "reference": "PO1", "sku": "A", "location": "S1", "quantity": 3, "due_on": "2026-12-01"},
+    )  # fmt: skip
+    made = [await captured(db, order(net, f"N{k}", ("A", 1), priority=k)) for k in range(3)]
+    await overdue.promise_again(db, today=NOW.date())
+    await receive.receive(
+        db, location_id=net.locations["S1"], reference="PO1", is_final=False, now=NOW, lines=[receive.Came("A", 2)],
+        actor=access.house,
+    )  # fmt: skip
+    await run(db)
+    assert await allocated(db, *made) == [0, 0, 0], "held until somebody releases it"
+    async with db.connection() as tx:
+        hold_id = await tx.fetchval("select hold_id from hold where lifted_at is null")
+    await holds.release(db, hold_id=hold_id, actor=access.house, why="looked at", now=NOW, cache=cache)
+    await run(db)
+    assert await allocated(db, *made) == [0, 1, 1]

@@ -224,7 +224,8 @@ async def read_problem(
         not_again,
         policies=tuple(p.body.costs() for p in policies),
     )  # fmt: skip
-    return problem, [] if is_for_all else hints(policies, subjects)
+    told = [] if is_for_all else hints(policies, subjects)
+    return problem, [*told, f"{waited.left} lines wait for their receipts."] if waited.left else told
 
 
 def _location(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:

@@ -18,7 +18,7 @@ TURNS_MAX = 2_000
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """An open line of a sku of which some wait, in the order in which they are served."""
+    """An open line of a sku of which some wait for receipts, in the order in which they are served."""
 
     line_id: int
     sku_id: int
@@ -27,9 +27,10 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Waited(msgspec.Struct, frozen=True):
-    """The lines that may be brokered now, and units by (sku, pool) of those whose turn has not come."""
+    """The lines that may be brokered now, how many are left out, and units by (sku, pool) of those whose turn has not come."""
 
     lines: list[Line]
+    left: int
     units: dict[tuple[int, int], int]
 
 
@@ -41,12 +42,12 @@ async def whose_turn_it_is(
 ) -> Waited:  # fmt: skip
     """Leaves out lines that present stock does not serve in turn, and what goes only together with them.
 
-    Of skus that nobody waits for, every line may be brokered. A line's turn comes when it can be served without breaking
+    Of skus for which no line waits for a receipt, every line may be brokered. A line's turn comes when it can be served without breaking
     a promise before it; a promised day holds also those units that are still expected (domain/promise.py).
     """
     turns = await lines_in_turn(tx, skus=sorted({n.sku_id for n in lines}))
     if not turns:
-        return Waited(list(lines), {})
+        return Waited(list(lines), 0, {})
     shelf = await numbers.read(tx, {t.sku_id for t in turns}, today=today)
     late: set[int] = set()
     units: dict[tuple[int, int], int] = {}
@@ -66,4 +67,4 @@ async def whose_turn_it_is(
     kept = [
         n for n in lines if n.line_id not in late and (n.order_id, n.together) not in bound and n.order_id not in whole
     ]
-    return Waited(kept, units)
+    return Waited(kept, len(lines) - len(kept), units)
