@@ -280,3 +280,10 @@ select line_id, line, part, sku_id, sku as asked, pool_id, quantity, open, parke
 -- name: cancel_on
 -- Lines are cancelled on a day if nothing leaves for them; each is told once.
 update order_line set cancel_on = :on where line_id = any(:lines::bigint[]) and cancel_on is null returning line;
+
+-- name: repeat_holds
+-- The holds of lines hold others, too.
+insert into line_hold (line_id, order_id, kind, who, why, keeps_stock, at)
+select n.new_id, h.order_id, h.kind, h.who, h.why, h.keeps_stock, h.at
+  from unnest(:old::bigint[], :new::bigint[]) as n(old_id, new_id)
+  join line_hold h on h.line_id = n.old_id and h.released_at is null;

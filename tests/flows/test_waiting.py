@@ -24,7 +24,7 @@ from oms.settings import Settings
 from oms.settle import settle_batch
 from tests.balance import check_balance
 from tests.demand import captured, order
-from tests.feeding import NOW, change
+from tests.feeding import NOW, change, exceptions
 from tests.world import Net, set_stock, small_network
 
 
@@ -260,3 +260,16 @@ async def test_what_a_store_received_in_part_goes_as_soon_as_it_may_be_sold(
     await holds.release(db, hold_id=hold_id, actor=access.house, why="looked at", now=NOW, cache=cache)
     await run(db)
     assert await allocated(db, *made) == [0, 1, 1]
+
+
+async def test_an_oversold_order_is_no_exception_any_more_when_there_is_enough(db: Database, net: Net) -> None:
+    made = [await captured(db, order(net, f"N{k}", ("A", 2))) for k in range(2)]
+    await overdue.watch(db, now=NOW)
+    assert await exceptions(db) == [("oversold", "web/N0"), ("oversold", "web/N1")]
+    await set_stock(db, sku="A", location="W1", quantity=2)
+    await overdue.watch(db, now=NOW)
+    assert await exceptions(db) == [("oversold", "web/N1")]
+    await set_stock(db, sku="A", location="W1", quantity=4)
+    await run(db)
+    await overdue.watch(db, now=NOW)
+    assert (await exceptions(db), await allocated(db, *made)) == ([], [2, 2])

@@ -76,7 +76,7 @@ async def cancel(
                     ],
                 )
             return Cancelled(0, said)
-        book = await open_book(tx, taken, changes)
+        book = await open_book(tx, changes)
         decide(book, taken, changes)
         await write(tx, book, taken, changes)
         detail = {"lines": {c.line.name: c.cancelled for c in changes}, "answers": msgspec.to_builtins(said)}
