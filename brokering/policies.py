@@ -30,7 +30,7 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """A policy: its scope and rank (the lowest that matches an order is its policy), limits, and weights of costs.
 
     `limits` name kinds of locations, groups (codes of pools), miles and days late; with `cents` they are soft: dropped at
-    that price per package. `cancel_after_days`: what is still open then is cancelled. The rest is the engine's Policy.
+    that price per package. `cancel_after_days`: what is still open then is cancelled, told `cancel_notice_days` before. The rest is the engine's Policy.
     """
 
     scope: Scope = Scope()
@@ -38,6 +38,7 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     limits: tuple[Limit, ...] = ()
     recall_after_minutes: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     cancel_after_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
+    cancel_notice_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
     tariff: Tariff = Tariff()
     late_cents: Cents = 400
     stock_out_share: Share = 0.4
@@ -92,6 +93,8 @@ def read_body(body: dict[str, Any]) -> PolicyBody:
     tariff = read.tariff
     if not len(tariff.parcel_cents) == len(tariff.pound_cents) == len(tariff.days) == len(tariff.miles) + 1:
         raise ValueError("tariff: one more price, pound price and days are expected than there are limits in miles")
+    if read.cancel_notice_days is not None and read.cancel_notice_days >= (read.cancel_after_days or 0):
+        raise ValueError("cancel_notice_days: is expected to be less than cancel_after_days")
     if list(tariff.miles) != sorted(set(tariff.miles)):
         raise ValueError("tariff.miles: are expected to rise")
     return read
@@ -181,7 +184,8 @@ def sentences(policy: PolicyBody) -> list[str]:
     if policy.recall_after_minutes is not None:
         told.append(f"Work that is not accepted within {policy.recall_after_minutes} minutes goes elsewhere.")
     if policy.cancel_after_days is not None:
-        told.append(f"What is still open after {policy.cancel_after_days} days is cancelled.")
+        notice = f", told {policy.cancel_notice_days} days before" if policy.cancel_notice_days is not None else ""
+        told.append(f"What is still open after {policy.cancel_after_days} days is cancelled{notice}.")
     return told
 
 

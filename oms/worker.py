@@ -103,10 +103,15 @@ async def watch(ctx: Context) -> None:
 
 
 async def give_up(ctx: Context, *, now: datetime | None = None) -> None:
-    """What stays open longer than its policy lets it is cancelled; its channel is told as of any cancellation."""
+    """What stays open longer than its policy lets it is cancelled; its channel is told, days before where it says so."""
     for late in await policy.too_late(ctx["db"], now=now or clock()):
         with contextlib.suppress(Conflict):
-            await change.cancel(ctx["db"], order_id=late.order_id, lines=late.lines, why=late.why, who="oms")
+            if late.on is not None:
+                await change.announce_cancel(
+                    ctx["db"], order_id=late.order_id, lines=late.lines, why=late.why, on=late.on, who="oms"
+                )
+            else:
+                await change.cancel(ctx["db"], order_id=late.order_id, lines=late.lines, why=late.why, who="oms")
 
 
 async def recall(ctx: Context, *, now: datetime | None = None) -> None:

@@ -50,7 +50,7 @@ language sql immutable parallel safe return
       when 'captured' then 'order.captured' when 'cancelled' then 'order.cancelled'
       when 'amended' then 'order.amended' when 'returned' then 'order.returned'
       when 'recall answered' then 'order.recall_answered' when 'shipped though recalled' then 'order.shipped_though_recalled'
-      when 'to be cancelled' then 'order.delayed'
+      when 'to be cancelled' then 'order.to_be_cancelled'
       when 'promised' then case
         when the_detail ->> 'there' = 'true' then null             -- what came is allocated next
         when the_detail ->> 'was' is null or the_detail ->> 'on' < the_detail ->> 'was' then 'order.promised'
@@ -76,7 +76,11 @@ begin
          case when n.kind = 'fulfillment' then n.id
               when n.event in ('order.captured') then '' else n.history_id::text end,
          n.at,
-         case when n.why is not null and n.kind = 'order' and n.event not in ('order.captured', 'order.allocated')
+         case when n.event = 'order.ready'                          -- what its customer shows, and by when it is kept
+              then coalesce(n.detail, '{}') || coalesce((select jsonb_build_object(
+                     'code', c.code, 'collect_by', c.collect_by, 'collect_at', l.code)
+                     from collection c join location l using (location_id) where c.fulfillment_id = f.fulfillment_id), '{}')
+              when n.why is not null and n.kind = 'order' and n.event not in ('order.captured', 'order.allocated')
                    and (n.detail is null or jsonb_typeof(n.detail) = 'object')
               then coalesce(n.detail, '{}') || jsonb_build_object('why', n.why) else n.detail end
     from (select h.*, event_of(h.kind, h.step, h.detail) as event from steps h) n
@@ -97,9 +101,39 @@ create table sku_substitute (
 );
 
 -- Whether present stock did not serve a line when it was last looked at: it waits for what comes.
-alter table order_line add waits boolean not null default false;
+alter table order_line
+  add waits boolean not null default false,
+  add cancel_on date;                                -- its channel was told that it is cancelled then if nothing leaves
+update order_line set waits = true where promised_on is not null and open > 0;
 create index order_line_waits on order_line (sku_id) where waits and open > 0;
 -- The day as of which a line is served among others of its sku: its promised day; what nobody promised comes last.
 create function served_as_of(promised_on date, waits boolean, captured_at timestamptz) returns date
 language sql immutable parallel safe return
   coalesce(promised_on, case when waits then 'infinity' else (captured_at at time zone 'UTC')::date end);
+
+-- What is to be told of collections and refunds is queued with the updates of its order, each once per subject; that a
+-- pick-up is ready is told by the step itself. Where nobody is to be told it stays due.
+create function event_of_notice(the_kind text) returns text language sql immutable parallel safe return
+  case the_kind when 'pickup_reminder' then 'order.pickup_reminder' when 'refund_due' then 'order.refund_due' end;
+create function tell_of_notice() returns trigger language plpgsql as $$
+begin
+  if event_of_notice(new.kind) is not null then
+    insert into order_update (channel_id, order_id, event, subject, at, detail)
+    values (new.channel_id, new.order_id, event_of_notice(new.kind), new.subject, clock_timestamp(), new.body)
+    on conflict do nothing;
+  end if;
+  update notice set state = 'done' where notice_id = new.notice_id;
+  return null;
+end $$;
+create function is_told(the_channel int) returns boolean language sql stable parallel safe return
+  exists (select from channel where channel_id = the_channel and settings ? 'updates_url');
+create trigger notice_is_told after insert on notice for each row
+  when (new.order_id is not null and new.kind in ('pickup_ready', 'pickup_reminder', 'refund_due') and is_told(new.channel_id))
+  execute function tell_of_notice();
+insert into order_update (channel_id, order_id, event, subject, at, detail)
+select channel_id, order_id, event_of_notice(kind), subject, made_at, body
+  from notice where state = 'due' and event_of_notice(kind) is not null and order_id is not null and is_told(channel_id)
+ order by notice_id on conflict do nothing;
+update notice set state = 'done'
+ where state = 'due' and order_id is not null and kind in ('pickup_ready', 'pickup_reminder', 'refund_due')
+   and is_told(channel_id);

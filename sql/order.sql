@@ -157,7 +157,8 @@ select o.order_id, c.code as channel, o.number, o.placed_at, o.captured_at, o.sh
        o.promise_days, p.code as pickup_location,
        (select jsonb_agg(jsonb_build_object('line', l.line, 'part', l.part, 'sku', coalesce(s.code, l.sku), 'asked', l.sku,
                  'quantity', l.quantity, 'price', l.price_cents, 'open', l.open, 'parked', l.parked, 'allocated', l.allocated,
-                 'shipped', l.shipped, 'cancelled', l.cancelled, 'hold', l.hold, 'promised_on', l.promised_on)
+                 'shipped', l.shipped, 'cancelled', l.cancelled, 'hold', l.hold, 'promised_on', l.promised_on, 'waits', l.waits,
+                 'cancel_on', l.cancel_on)
                order by l.line_id)
           from order_line l left join sku s on s.sku_id = l.sku_id where l.order_id = o.order_id) as lines,
        (select jsonb_agg(jsonb_build_object('fulfillment_id', f.fulfillment_id, 'location', g.code, 'state', f.state,
@@ -284,3 +285,14 @@ update order_line set pool_id = :pool_id, waits = false, promised_on = null, ver
 select line_id, line, part, sku_id, sku as asked, pool_id, quantity, open, parked, allocated, shipped, cancelled, hold,
        price_cents, promised_on
   from order_line where order_id = :id order by line_id;
+
+-- name: cancel_on
+-- Lines are cancelled on a day if nothing leaves for them; each is told once.
+update order_line set cancel_on = :on where line_id = any(:lines::bigint[]) and cancel_on is null returning line;
+
+-- name: repeat_holds
+-- The holds of lines hold others, too.
+insert into line_hold (line_id, order_id, kind, who, why, keeps_stock, at)
+select n.new_id, h.order_id, h.kind, h.who, h.why, h.keeps_stock, h.at
+  from unnest(:old::bigint[], :new::bigint[]) as n(old_id, new_id)
+  join line_hold h on h.line_id = n.old_id and h.released_at is null;

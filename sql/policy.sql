@@ -51,7 +51,8 @@ select p.code, v.version, v.body
 -- wait.
 select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days,
        sum(l.open * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000))::bigint as value_cents,
-       array_agg(distinct l.line) as lines, extract(day from :now::timestamptz - o.captured_at)::int as days
+       array_agg(distinct l.line) as lines,
+       coalesce(array_agg(distinct l.line) filter (where l.cancel_on is null), '{}') as untold, extract(day from :now::timestamptz - o.captured_at)::int as days
   from orders o
   join channel c using (channel_id)
   join order_line l using (order_id)

@@ -295,6 +295,13 @@ select e.subject from exception e
         and k.code = e.payload ->> 'sku' and l.code = e.payload ->> 'location'
         and i.quantity > 0 and i.due_on + s.tolerance_days < :today);
 
+-- name: served_oversold
+-- Open exceptions of oversold orders of which no line waits any more.
+select e.subject from exception e
+ where e.kind = 'oversold' and e.state = 'open'
+   and not exists (select from order_line l
+                    where l.order_id = (e.payload ->> 'order')::uuid and l.open > 0 and l.waits);
+
 -- name: leaning_lines
 -- Open lines of skus of which more is promised than there is, or that had been given a day; in the order in which they
 -- are served, the first so many of each sku.

@@ -303,3 +303,44 @@ async def test_an_operator_sees_remedies_of_an_oversold_order_and_carries_one_ou
     assert (await http.post(f"{path}/resolve", json={"remedy": "cancel"}, headers=operator)).status_code == 409
     assert (await http.get(path, headers=operator)).json()["remedies"] == []
     assert (await http.get(f"/v1/orders/{made['id']}", headers=shop)).json()["state"] == "open"
+
+
+async def test_holds_and_cancellations_say_what_they_came_to(
+    db: Database, http: httpx.AsyncClient, net: Net, shop: dict[str, str]
+) -> None:
+    await set_stock(db, sku="A", location="S1", quantity=5)
+    made = (await http.post("/v1/orders", json=order("N1", ("A", 2), ("B", 1)), headers=shop)).json()
+    path = f"/v1/orders/{made['id']}"
+    body = {"kind": "fraud", "reason": "three cards", "keeps_stock": False, "lines": ["1"]}
+    held = (await http.post(f"{path}/hold", json=body, headers=shop)).json()
+    assert [(h["kind"], h["why"], h["keeps_stock"], h["lines"]) for h in held["holds"]] == [
+        ("fraud", "three cards", False, ["1"])
+    ]
+    assert (held["state"], held["lines"][0]["parked"]) == ("held", 2)
+    both = (await http.post(f"{path}/hold", json={"reason": "payment"}, headers=shop)).json()
+    assert [h["kind"] for h in both["holds"]] == ["fraud", "payment"]
+    left = (await http.post(f"{path}/release", json={"kind": "payment"}, headers=shop)).json()
+    assert [h["kind"] for h in left["holds"]] == ["fraud"]
+    freed = (await http.post(f"{path}/release", headers=shop)).json()
+    assert (freed["holds"], freed["state"]) == ([], "open")
+    gone = (await http.post(f"{path}/cancel", json={"lines": ["2"], "reason": "late"}, headers=shop)).json()
+    assert gone["cancellation"] == [
+        {"line": "2", "part": 0, "cancelled": 1, "too_late": 0, "in_time": True, "recalled": []}
+    ]
+    for wrong in ({"kind": "whim"}, {"reason": "whim"}):
+        assert (await http.post(f"{path}/hold", json=wrong, headers=shop)).status_code == 400
+
+
+@pytest.mark.parametrize("act", ["amend", "hold", "release", "cancel"])
+async def test_text_that_cannot_be_kept_is_refused(
+    http: httpx.AsyncClient, net: Net, shop: dict[str, str], act: str
+) -> None:
+    made = (await http.post("/v1/orders", json=order("N1", ("A", 2)), headers=shop)).json()
+    body: dict[str, Any] = {"reason": "a\u0000b"}
+    if act == "amend":
+        body["method"] = "express"
+    if act == "hold":
+        body["kind"] = "fraud"
+    if act == "release":
+        await http.post(f"/v1/orders/{made['id']}/hold", json={"kind": "fraud"}, headers=shop)
+    assert (await http.post(f"/v1/orders/{made['id']}/{act}", json=body, headers=shop)).status_code == 400

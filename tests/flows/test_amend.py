@@ -1,5 +1,6 @@
 """An order is amended before its release: all of it or nothing, and promised again."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
@@ -10,13 +11,15 @@ import pytest
 from oms.db import Database
 from oms.domain.order import OrderLine, ShipTo
 from oms.errors import BadInput, Conflict, NotFound
+from oms.flows import broker
 from oms.flows.order.amend import Amendment, Wish, amend
 from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold
 from oms.flows.order.read import order_history, read_order
 from oms.flows.order.rows import Sight
 from oms.flows.promise.ordered import promise_order
 from tests.balance import check_balance
-from tests.demand import allocated, captured, order, work_up_to
+from tests.demand import allocated, captured, order, planned, work_up_to
 from tests.feeding import NOW, change, exceptions
 from tests.world import Net, set_stock, small_network
 
@@ -215,3 +218,24 @@ async def test_a_shop_that_sells_by_itself_has_deducted_what_a_line_has_more(db:
     await to(db, order_id, ("1", 5))
     async with db.connection() as tx:
         assert await tx.fetchval("select sum(sold) from touched") == 3
+
+
+async def test_what_was_planned_before_an_order_changed_is_not_allocated(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=9)
+    for number, act in enumerate(("amend", "hold", "park")):
+        order_id = await captured(db, order(net, f"N{number}", ("A", 2)))
+        run_id = await planned(db, net, order_id, ("1", 2, "W1"))
+        if act == "amend":
+            await to(db, order_id, ("1", 3))
+        else:
+            await hold(db, order_id=order_id, lines=None, kind="fraud", keeps_stock=act == "hold", who="ann")
+        await broker.apply(db, run_id=run_id, who="test", now=NOW)
+        assert [n[3] for n in await units(db, order_id)] == [0], act
+
+
+async def test_two_amendments_at_once_are_one_after_the_other(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=9)
+    order_id = await captured(db, order(net, "N1", ("A", 2)))
+    await asyncio.gather(*(to(db, order_id, ("1", quantity)) for quantity in (1, 5, 3, 4)))
+    [(_, _, still_open, _, _)] = await units(db, order_id)
+    assert still_open in (1, 3, 4, 5) and await free(db) == 9 - still_open

@@ -14,11 +14,12 @@ from oms import ledger
 from oms.db import Database
 from oms.domain import atp
 from oms.domain.order import CartLine, NewOrder, OrderLine, ShipTo
-from oms.errors import Conflict, Refusal
+from oms.errors import BadInput, Conflict, Refusal
 from oms.flows.order.amend import Amendment, Wish, amend
 from oms.flows.order.capture import Captured, capture_many
 from oms.flows.order.change import cancel
 from oms.flows.order.holds import hold, release
+from oms.flows.order.resolve import Chosen, carry_out
 from oms.flows.reserve import Cart, Granted, expire_due, reserve_many
 from oms.flows.reserve import release as give_up
 from oms.settle import settle_batch
@@ -41,6 +42,7 @@ steps = st.one_of(
     st.tuples(st.just("cancel"), which, st.sampled_from([None, ["1"]])),
     st.tuples(st.just("hold"), which, st.sampled_from(["fraud", "payment"]), st.booleans()),
     st.tuples(st.just("release"), which, st.sampled_from([None, "fraud"])),
+    st.tuples(st.just("remedy"), which, st.sampled_from(["cancel", "other_pool", "substitute"])),
     st.tuples(st.just("amend"), which, st.integers(0, 5), st.booleans()),
     st.tuples(st.just("stock"), st.sampled_from("AB"), st.sampled_from(["W1", "S1", "S2"]), st.integers(0, 6)),
 )
@@ -116,6 +118,14 @@ class Walk:
                 self.db, order_id=self.orders[number % len(self.orders)][0], lines=None, kind=kind, who="walk"
             )
 
+    async def remedy(self, number: int, kind: Any) -> None:
+        if self.orders:
+            with contextlib.suppress(Conflict, BadInput):
+                await carry_out(
+                    self.db, order_id=self.orders[number % len(self.orders)][0], why=None, who="walk", now=NOW,
+                    chosen=Chosen(kind, line="1", pool="local", sku="B"),
+                )  # fmt: skip
+
     async def amend(self, number: int, quantity: int, adds: bool) -> None:
         if self.orders:
             new = (OrderLine(line=uuid4().hex, sku="A", quantity=1),) if adds else ()
@@ -165,7 +175,9 @@ async def fresh(db: Database) -> Net:
     """The small network without stock or demand, in a database that examples share."""
     async with db.connection() as connection:
         if not await connection.fetchval("select exists (select from pool)"):
-            return await small_network(db)
+            net = await small_network(db)
+            await connection.execute("insert into sku_substitute values ($1, $2, 1)", net.skus["A"], net.skus["B"])
+            return net
         await connection.execute(CLEAN)
         ids: dict[str, dict[str, int]] = {}
         for table in ("location", "pool", "channel", "source", "sku"):

@@ -11,6 +11,7 @@ from oms.db import Database
 from oms.errors import BadInput, Conflict
 from oms.flows.network import load
 from oms.flows.order.change import cancel
+from oms.flows.order.holds import hold, release
 from oms.flows.order.read import order_history, read_order
 from oms.flows.order.remedies import remedies
 from oms.flows.order.resolve import Chosen, carry_out
@@ -167,3 +168,15 @@ async def test_substitutes_are_kept_in_their_order_and_must_be_known(db: Databas
         assert [r.field for r in loaded.refused] == ["substitutes"]
     loaded = await load(db, kind="skus", rows=[{"code": "X", "substitutes": ["Y", "A"]}], who="me", now=NOW)
     assert (loaded.changed, loaded.unchanged) == (0, 1)
+
+
+async def test_a_substitute_of_a_held_line_is_held_for_the_same_reasons(db: Database, net: Net) -> None:
+    await set_stock(db, sku="B", location="W1", quantity=2)
+    await put(db, "skus", {"code": "A", "substitutes": ["B"]})
+    order_id = await captured(db, order(net, "N1", ("A", 2)))
+    await hold(db, order_id=order_id, lines=None, kind="fraud", why="three cards", who="ann")
+    await choose(db, order_id, "substitute", sku="B")
+    [held] = (await read_order(db, order_id=order_id)).holds
+    assert (held.kind, held.who, held.why, held.lines) == ("fraud", "ann", "three cards", ["1", "1+B"])
+    assert await release(db, order_id=order_id, lines=None, kind="fraud", who="ann") == 2
+    assert [n.hold for n in (await read_order(db, order_id=order_id)).lines] == [None, None]

@@ -34,6 +34,7 @@ from oms.domain.allocation import OrderPlan, Planned
 from oms.domain.ids import ids_from
 from oms.domain.promise import Hours, ships_on
 from oms.flows.broker.crew import ORDERS_MIN, Crew
+from oms.flows.broker.waiting import Waited, whose_turn_it_is
 
 sql = Sql("broker")
 
@@ -230,9 +231,13 @@ async def read_problem(
         addresses = {
             a.order_id: a for a in await addresses_of(tx, orders=[o.order_id for o in orders if o.lat is None])
         }
-        lines = await (
-            open_lines(tx, orders=ids, now=now) if which.captured is None else captured_lines(tx, orders=ids)
-        )
+        if which.captured is None:
+            found = await open_lines(tx, orders=ids, now=now)
+            splits = {o.order_id: o.split for o in orders}
+            waited = await whose_turn_it_is(tx, found, splits=splits, today=now.date())
+        else:
+            waited = Waited(await captured_lines(tx, orders=ids), 0, {})
+        lines = waited.lines
         skus = sorted({n.sku_id for n in lines})
         stock = await stock_of(tx, skus=skus)
         reserved = await reserved_of(tx, skus=skus)
@@ -240,7 +245,8 @@ async def read_problem(
         subjects = await subjects_of(tx, orders=ids) if policies else []
         if network is None:
             network = await read_network(tx, now=now, rejected=shares(await asked_of(tx, skus=skus, now=now)))
-    inside: dict[tuple[int, int], int] = {}
+    # what waits for its receipts is no promise of present stock
+    inside: dict[tuple[int, int], int] = dict(waited.units)
     for n in lines if which.captured is None else ():
         inside[n.sku_id, n.pool_id] = inside.get((n.sku_id, n.pool_id), 0) + n.quantity
     protected = [
@@ -267,7 +273,8 @@ async def read_problem(
         not_again,
         policies=tuple(p.body.costs() for p in policies),
     )  # fmt: skip
-    return problem, [] if is_for_all else hints(policies, subjects)
+    told = [] if is_for_all else hints(policies, subjects)
+    return problem, [*told, f"{waited.left} lines wait for their receipts."] if waited.left else told
 
 
 async def read_network(tx: Connection, *, now: datetime, rejected: Shares) -> Network:

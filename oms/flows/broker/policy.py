@@ -1,6 +1,6 @@
 """Policies are drafted by one person, approved by another, in force from a moment, and rolled back."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -41,15 +41,17 @@ class _Waiting(msgspec.Struct, frozen=True):
     promise_days: int | None
     value_cents: int
     lines: list[str]
+    untold: list[str]
     days: int
 
 
 class GivenUp(msgspec.Struct, frozen=True):
-    """Lines of an order that stayed open longer than its policy lets them."""
+    """Lines of an order that stayed open longer than its policy lets them; or soon will have, and are cancelled `on`."""
 
     order_id: UUID
     lines: list[str]
     why: str
+    on: date | None = None
 
 
 class _Released(msgspec.Struct, frozen=True):
@@ -187,10 +189,15 @@ async def _newest(tx: Connection, code: str) -> _Newest:
 
 
 async def too_late(db: Database, *, now: datetime) -> list[GivenUp]:
-    """Open lines that waited as long as the policy of their order lets them: they are to be cancelled."""
+    """Open lines that waited as long as the policy of their order lets them: they are to be cancelled.
+
+    Those with `on` are cancelled that day: their channel is to be told now, once, by the notice of their policy.
+    """
     async with db.connection() as tx:
         policies = await in_force(tx, code=None, now=now, drafts=False)
-        days = [p.body.cancel_after_days for p in policies if p.body.cancel_after_days is not None]
+        days = [
+            p.body.cancel_after_days - (p.body.cancel_notice_days or 0) for p in policies if p.body.cancel_after_days
+        ]
         if not days:
             return []
         found: list[GivenUp] = []
@@ -202,10 +209,8 @@ async def too_late(db: Database, *, now: datetime) -> list[GivenUp]:
             for o in page:
                 subject = Subject(o.order_id, o.channel, o.method, o.priority, o.promise_days, o.value_cents)
                 place = policy_for(policies, subject)
-                limit = None if place is None else policies[place].body.cancel_after_days
-                if place is not None and limit is not None and o.days >= limit:
-                    why = f"open for {limit} days: policy {policies[place].code}"
-                    found.append(GivenUp(UUID(o.order_id), o.lines, why))
+                if place is not None and (given := _given_up(o, policies[place], now=now)) is not None:
+                    found.append(given)
             if len(page) < WAITING_AT_ONCE:
                 return found
             after = UUID(page[-1].order_id)
@@ -235,3 +240,16 @@ async def unaccepted(db: Database, *, now: datetime) -> list[Unaccepted]:
             if len(page) < WAITING_AT_ONCE:
                 return found
             after = page[-1].fulfillment_id
+
+
+def _given_up(o: _Waiting, policy: Version, *, now: datetime) -> GivenUp | None:
+    """What a policy says of an order that waits: to be cancelled now, told that it will be, or neither."""
+    limit, notice = policy.body.cancel_after_days, policy.body.cancel_notice_days
+    if limit is None:
+        return None
+    why = f"open for {limit} days: policy {policy.code}"
+    if o.days >= limit:
+        return GivenUp(UUID(o.order_id), o.lines, why)
+    if notice is not None and o.days >= limit - notice and o.untold:
+        return GivenUp(UUID(o.order_id), o.untold, why, on=now.date() + timedelta(days=limit - o.days))
+    return None

@@ -69,7 +69,7 @@ async def amend(
         if not plan.said:
             return 0
         rule = (await named.rules_of(tx, [taken.order.channel_id]))[taken.order.channel_id]
-        book = await open_book(tx, taken, plan.changes, skus=[p.sku_id for p in parts if p.sku_id is not None])
+        book = await open_book(tx, plan.changes, skus=[p.sku_id for p in parts if p.sku_id is not None])
         short = decide(book, taken, plan.changes)
         parts = _reserved(book, parts, rule.pool_id, rule.channel_id)
         await _insert(tx, taken, parts, rule.pool_id)
@@ -85,7 +85,7 @@ async def amend(
         ]
         lines += [(p.line, p.sku, p.quantity, p.short) for p in parts if p.short]
         unknown = [unknown_sku(taken.order.channel, p.sku, taken.order.number) for p in parts if p.parked]
-        await raise_exceptions(tx, [*unknown, *oversold(taken.order, lines, since="it was amended")])
+        await raise_exceptions(tx, [*unknown, *oversold(lines, since="it was amended", **taken.order.named())])
         await settle_ended(tx, taken, who=who)
     return len(plan.said)
 

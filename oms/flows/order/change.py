@@ -1,15 +1,20 @@
 """Orders are cancelled after capture, as far as they have not shipped; what a location works on is recalled from it."""
 
 from collections.abc import Collection, Sequence
+from datetime import date
 from uuid import UUID
 
 import msgspec
 
-from oms.db import Connection, Database
+from oms.db import Connection, Database, Sql
 from oms.errors import Conflict
 from oms.flows.order.moving import Change, decide, fall, open_book, write
 from oms.flows.order.rows import EVERYTHING, RECALLABLE, Sight, Taken, choose, take, take_lines
 from oms.record import Step, keep, settle_exceptions
+
+sql = Sql("order")
+
+cancel_on = sql.rows("cancel_on", str)
 
 ENDED = ("oversold", "unfilled", "unknown_location")
 """Exceptions of an order that are settled when nothing of it is left to do."""
@@ -71,7 +76,7 @@ async def cancel(
                     ],
                 )
             return Cancelled(0, said)
-        book = await open_book(tx, taken, changes)
+        book = await open_book(tx, changes)
         decide(book, taken, changes)
         await write(tx, book, taken, changes)
         detail = {"lines": {c.line.name: c.cancelled for c in changes}, "answers": msgspec.to_builtins(said)}
@@ -79,6 +84,18 @@ async def cancel(
         await keep(tx, who=who, steps=[*steps, *recall_steps(taken, changes, why)])
         await settle_ended(tx, taken, who=who)
     return Cancelled(sum(c.cancelled for c in changes), said)
+
+
+async def announce_cancel(
+    db: Database, *, order_id: UUID, lines: Collection[str], why: str, on: date, who: str
+) -> None:  # fmt: skip
+    """A channel is told, once per line, that these lines are cancelled on a day if nothing leaves for them by then."""
+    async with db.transaction() as tx:
+        taken = await take(tx, order_id)
+        told = await cancel_on(tx, lines=[n.line_id for n in choose(taken.lines, lines) if n.open], on=on)
+        if told:
+            detail = {"lines": sorted(set(told)), "on": on}
+            await keep(tx, who=who, steps=[Step("order", str(order_id), "to be cancelled", why, detail)])
 
 
 def _said(c: Change) -> CancelledLine:

@@ -33,6 +33,7 @@ holds_of = sql.rows("holds_of", Hold)
 place_holds = sql.run("place_holds")
 end_holds = sql.run("end_holds")
 show_holds = sql.run("show_holds")
+repeat_holds = sql.run("repeat_holds")
 
 
 async def hold(
@@ -111,10 +112,16 @@ async def _follow(tx: Connection, taken: Taken, touched: Sequence[TakenLine]) ->
             changes.append(Change(line, open=line.parked, parked=-line.parked))
     await show_holds(tx, lines=[n.line_id for n in touched])
     if changes:
-        book = await open_book(tx, taken, changes)
+        book = await open_book(tx, changes)
         short = decide(book, taken, changes)
         await write(tx, book, taken, changes, short=short)
         lines = [
             (c.line.name, c.line.asked, c.demand, short[c.line.line_id]) for c in changes if c.line.line_id in short
         ]
-        await raise_exceptions(tx, oversold(taken.order, lines, since="it was released"))
+        await raise_exceptions(tx, oversold(lines, since="it was released", **taken.order.named()))
+
+
+async def copy_holds(tx: Connection, *, old: Sequence[int], new: Sequence[int]) -> None:
+    """Lines that come of others are held as those are."""
+    await repeat_holds(tx, old=list(old), new=list(new))
+    await show_holds(tx, lines=list(new))

@@ -34,11 +34,6 @@ class Change(msgspec.Struct, frozen=True):
         return -sum(r.quantity for r in self.recalled)
 
     @property
-    def quantity(self) -> int:
-        """What the line has more than before."""
-        return self.open + self.parked + self.cancelled + self.allocated
-
-    @property
     def demand(self) -> int:
         """What is promised more than before."""
         return self.open + self.allocated
@@ -49,9 +44,7 @@ recall_lines = sql.run("recall_lines")
 let_wait = sql.run("let_wait")
 
 
-async def open_book(
-    tx: Connection, taken: Taken, changes: Sequence[Change], *, skus: Collection[int] = (), pools: Collection[int] = ()
-) -> Book:
+async def open_book(tx: Connection, changes: Sequence[Change], *, skus: Collection[int] = ()) -> Book:
     """Takes what these changes touch, and these skus: availability, stock, then the capacity of days."""
     keys = {(r.given.sku_id, r.work.location_id) for c in changes for r in c.recalled}
     own = {c.line.sku_id for c in changes if c.line.sku_id is not None}

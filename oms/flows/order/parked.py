@@ -12,7 +12,10 @@ from oms.domain.order import OrderLine
 from oms.domain.shape import Rule
 from oms.flows.order.capture import insert_lines
 from oms.flows.order.decide import PlannedLine, parts_of
-from oms.record import Step, Trouble, keep, raise_exceptions, settle_exceptions
+from oms.flows.order.holds import copy_holds
+from oms.flows.order.moving import let_wait
+from oms.flows.order.troubles import oversold
+from oms.record import Step, keep, raise_exceptions, settle_exceptions
 
 sql = Sql("order")
 
@@ -71,14 +74,17 @@ async def _unpark(tx: Connection, orders: Sequence[_Order], who: str) -> int:
             known.append((line, parts_of(waiting, name)))
     book = await Book.open(tx, skus={part.sku_id for _, parts in known for part in parts if part.sku_id is not None})
     short: dict[UUID, list[PlannedLine]] = {}
+    placed = []
     for line, parts in known:
+        done = []
         for part in parts:
             assert part.sku_id is not None
-            missing = part.quantity - max(0, book.atp_pool(part.sku_id, line.pool_id))
-            if missing > 0:
-                short.setdefault(line.order_id, []).append(msgspec.structs.replace(part, short=missing))
+            missing = max(0, part.quantity - max(0, book.atp_pool(part.sku_id, line.pool_id)))
+            done.append(msgspec.structs.replace(part, short=missing, waits=missing > 0))
             book.reserve(part.sku_id, line.pool_id, part.quantity, channel_id=by_id[line.order_id].channel_id)
-    await _write_lines(tx, known)
+        short.setdefault(line.order_id, []).extend(part for part in done if part.short)
+        placed.append((line, done))
+    await _write_lines(tx, placed)
     await book.write(tx, capped=named.capped(rules.values()))
     steps = [
         Step("order", str(line.order_id), "unparked", f"sku {line.sku} is known now", {"line": line.line})
@@ -86,20 +92,16 @@ async def _unpark(tx: Connection, orders: Sequence[_Order], who: str) -> int:
     ]
     await keep(tx, who=who, steps=steps)
     await _settle(tx, [(by_id[line.order_id].channel_id, line.sku) for line, _ in known], rules, who)
-    await raise_exceptions(tx, [
-        Trouble(
-            "oversold", f"{rules[by_id[order_id].channel_id].code}/{by_id[order_id].number}",
-            f"order {by_id[order_id].number} takes more than there is, now that its sku is known: "
-            + ", ".join(f"line {p.line}: {p.short} of {p.quantity} {p.sku} short" for p in parts)
-            + "; choose a remedy: wait for a receipt, another pool, or cancel",
-            {
-                "order": str(order_id),
-                "lines": [{"line": p.line, "sku": p.sku, "quantity": p.quantity, "short": p.short} for p in parts],
-                "remedies": [{"kind": "cancel"}],
-            },
-        )
-        for order_id, parts in short.items()
-    ])  # fmt: skip
+    for order_id, parts in short.items():
+        order = by_id[order_id]
+        told = [(p.line, p.sku, p.quantity, p.short) for p in parts]
+        await raise_exceptions(
+            tx,
+            oversold(
+                told, order_id=order_id, channel=rules[order.channel_id].code, number=order.number,
+                since="its sku is known",
+            ),
+        )  # fmt: skip
     return len(known)
 
 
@@ -111,16 +113,21 @@ async def _write_lines(tx: Connection, known: Sequence[tuple[_Line, list[Planned
         parts=[part.part for _, part in first], open=[part.quantity for _, part in first],
         pers=[part.quantity // line.parked for line, part in first], prices=[part.price_cents for _, part in first],
     )  # fmt: skip
+    waiting = [line.line_id for line, part in first if part.waits]
+    if waiting:
+        await let_wait(tx, lines=waiting)
     more = [(line, part) for line, parts in known for part in parts[1:]]
     if more:
-        await insert_lines(
+        made = await insert_lines(
             tx, orders=[line.order_id for line, _ in more], lines=[line.line for line, _ in more],
             parts=[part.part for _, part in more], sku_ids=[part.sku_id for _, part in more],
             skus=[line.sku for line, _ in more], pools=[line.pool_id for line, _ in more],
             quantities=[part.quantity for _, part in more], prices=[part.price_cents for _, part in more],
             open=[part.open for _, part in more], parked=[0 for _ in more], allocated=[0 for _ in more],
-            holds=[line.hold for line, _ in more], waits=[False for _ in more],
+            holds=[None] * len(more), waits=[part.waits for _, part in more],
         )  # fmt: skip
+        own = {(line.order_id, line.line): line.line_id for line, _ in more}
+        await copy_holds(tx, old=[own[row.order_id, row.line] for row in made], new=[row.line_id for row in made])
 
 
 async def _settle(tx: Connection, codes: Sequence[tuple[int, str]], rules: dict[int, Rule], who: str) -> None:

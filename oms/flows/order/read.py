@@ -21,7 +21,8 @@ STEPS_MAX = 1_000
 class LineView(msgspec.Struct, frozen=True):
     """Where the units of a line stand; a kit's parts are lines with `part` 1, 2, …. `asked` is the shop's code.
 
-    `promised_on`: what is open waits for receipts, and can be served from this day on.
+    `waits`: present stock does not serve what is open of it; `promised_on` is the day from which it can be served.
+    `cancel_on`: its channel was told that it is cancelled then, if nothing leaves.
     """
 
     line: str
@@ -37,6 +38,8 @@ class LineView(msgspec.Struct, frozen=True):
     cancelled: int
     hold: str | None
     promised_on: date | None
+    waits: bool
+    cancel_on: date | None
 
 
 class GivenView(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from oms.errors import BadInput, Conflict
 from oms.flows.order.amend import pers_of
 from oms.flows.order.capture import insert_lines
 from oms.flows.order.change import settle_ended
+from oms.flows.order.holds import copy_holds
 from oms.flows.order.moving import Change, decide, write
 from oms.flows.order.remedies import Kind, Wanting, pool_codes, short_lines, substitutes_of
 from oms.flows.order.rows import Taken, TakenLine, take
@@ -162,11 +163,12 @@ async def _substitute(
         n for n in (f"{line.line}+{sku}", *(f"{line.line}+{sku}#{k}" for k in range(2, 1000))) if n not in names
     )
     book.reserve(found[0], line.pool_id, w.short, channel_id=taken.order.channel_id)
-    await insert_lines(
+    (made,) = await insert_lines(
         tx, orders=[taken.order.order_id], lines=[name], parts=[0], sku_ids=found, skus=[sku], pools=[line.pool_id],
-        quantities=[w.short], prices=[line.price_cents], open=[w.short], parked=[0], allocated=[0], holds=[line.hold],
+        quantities=[w.short], prices=[line.price_cents], open=[w.short], parked=[0], allocated=[0], holds=[None],
         waits=[False],
     )  # fmt: skip
+    await copy_holds(tx, old=[line.line_id], new=[made.line_id])
     was = line.standing
     return [
         {"line": line.name, "field": "quantity", "was": was, "now": was - w.short},

@@ -47,6 +47,10 @@ class TakenOrder(msgspec.Struct, frozen=True):
         """How exceptions name it."""
         return f"{self.channel}/{self.number}"
 
+    def named(self) -> dict[str, Any]:
+        """What troubles are told of it."""
+        return {"order_id": self.order_id, "channel": self.channel, "number": self.number}
+
 
 class TakenLine(msgspec.Struct, frozen=True):
     """A line whose row is taken, and where its units stand; `asked` is the shop's code."""

@@ -13,7 +13,6 @@ from oms.domain.order import NewOrder
 from oms.domain.shape import Rule
 from oms.errors import Refusal
 from oms.flows.order.decide import Plan
-from oms.flows.order.rows import TakenOrder
 from oms.named import Place
 from oms.record import Trouble
 
@@ -101,20 +100,22 @@ async def _remedies(tx: Connection, new: Entered, skus: Mapping[int, str], book:
     return [*remedies, {"kind": "cancel"}]
 
 
-def oversold(order: TakenOrder, lines: Sequence[tuple[str, str, int, int]], *, since: str) -> list[Trouble]:
+def oversold(
+    lines: Sequence[tuple[str, str, int, int]], *, order_id: UUID, channel: str, number: str, since: str
+) -> list[Trouble]:
     """Lines of a standing order that take more than there is: name, sku, units that came to be open, units short."""
     if not lines:
         return []
     detail = (
-        f"order {order.number} of {order.channel} takes more than there is since {since}: "
+        f"order {number} of {channel} takes more than there is since {since}: "
         + ", ".join(f"line {name}: {short} of {more} {sku} short" for name, sku, more, short in lines)
         + "; choose a remedy: wait for a receipt, another pool, a substitute, or cancel"
     )
     payload = {
-        "order": str(order.order_id), "channel": order.channel,
+        "order": str(order_id), "channel": channel,
         "lines": [{"line": name, "sku": sku, "quantity": more, "short": short} for name, sku, more, short in lines],
     }  # fmt: skip
-    return [Trouble("oversold", order.subject, detail, payload)]
+    return [Trouble("oversold", f"{channel}/{number}", detail, payload)]
 
 
 def unknown_sku(channel: str, sku: str, number: str) -> Trouble:

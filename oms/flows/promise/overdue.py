@@ -42,12 +42,16 @@ class _Line(msgspec.Struct, frozen=True):
 
 overdue_incoming = sql.rows("overdue_incoming", _Overdue)
 settled_overdue = sql.rows("settled_overdue", str)
+served_oversold = sql.rows("served_oversold", str)
 leaning_lines = sql.rows("leaning_lines", _Line)
 promise_lines = sql.rows("promise_lines", int)
 
 
 async def watch(db: Database, *, now: datetime) -> int:
-    """Opens and closes exceptions of overdue receipts, and gives open lines their days anew; gives how many changed."""
+    """Opens and closes exceptions of overdue receipts, and gives open lines their days anew; gives how many changed.
+
+    Exceptions of oversold orders end when none of their lines waits any more.
+    """
     today = now.date()
     async with db.transaction() as tx:
         late = await overdue_incoming(tx, today=today)
@@ -68,7 +72,13 @@ async def watch(db: Database, *, now: datetime) -> int:
             tx, who="oms", resolution="It came, ended, or has a new date.", of=[("incoming_overdue", s) for s in ended]
         )
         await ledger.touch(tx, {n.sku_id for n in late if n.is_new})
-    return await promise_again(db, today=today)
+    changed = await promise_again(db, today=today)
+    async with db.transaction() as tx:
+        served = await served_oversold(tx)
+        await record.settle_exceptions(
+            tx, who="oms", resolution="There is enough by now.", of=[("oversold", s) for s in served]
+        )
+    return changed
 
 
 async def promise_again(db: Database, *, today: date, skus_of: UUID | None = None) -> int:
