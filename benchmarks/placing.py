@@ -11,9 +11,22 @@ from oms.flows import broker
 from oms.flows.broker import planning
 from oms.flows.order.capture import capture_from
 
+TRIES = 5
+
 
 async def place_work(db: Database, *, location: str, count: int) -> None:
-    """Captures orders of one line and allocates as many as the location can have, `count` at least."""
+    """Captures orders of one line and allocates them there until so many are released; the worker may be faster."""
+    for _ in range(TRIES):
+        has = await db.pool.fetchval(
+            "select count(*) from fulfillment f join location l using (location_id)"
+            " where l.code = $1 and f.state = 'released'", location,
+        )  # fmt: skip
+        if has >= count:
+            return
+        await _place(db, location=location, count=count - has)
+
+
+async def _place(db: Database, *, location: str, count: int) -> None:
     now, mark = datetime.now(UTC), uuid4().hex[:8]
     async with db.transaction() as tx:
         channel_id = await tx.fetchval("select channel_id from channel where code = 'web'")

@@ -46,6 +46,20 @@ with n as (
 )
 select * from written;
 
+-- name: write_reserved
+-- One update per sku where no stock changed: reservations and counters as given, with nothing to sum or to plan for.
+with n as (
+  select * from unnest(:skus::int[], :reserved::text[], :taken::jsonb[]) as n(sku_id, reserved, taken)
+), written as (
+  update availability v
+     set version = v.version + 1, reserved = coalesce(n.reserved::int[], v.reserved), taken = coalesce(n.taken, v.taken)
+    from n where v.sku_id = n.sku_id
+  returning v.sku_id, v.version, v.layout_id, v.supply, v.reserved, v.taken
+), told as (
+  insert into touched (sku_id) select sku_id from written order by sku_id
+)
+select * from written;
+
 -- name: ensure_stock
 -- A stock row for each key that has none. Where its location's snapshot says nothing of absent keys, none is in force.
 insert into stock (sku_id, location_id, safety_stock, is_pinned)

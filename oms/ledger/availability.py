@@ -54,6 +54,7 @@ lock_skus = sql.rows("lock_skus", Availability)
 layout_row = sql.one("layout", _LayoutRow)
 layout_segments = sql.rows("layout_segments", Segment)
 write_availability = sql.rows("write_availability", Availability)
+write_reserved = sql.rows("write_reserved", Availability)
 allocate_stock = sql.run("allocate_stock")
 touch_skus = sql.run("touch_skus")
 skus_behind = sql.rows("skus_behind", int)
@@ -123,11 +124,15 @@ async def write(
     if not skus:
         return {}
     assert set(skus) <= locked.keys(), "a sku is written whose row was not taken"
-    rows = await write_availability(
-        tx, skus=skus, resum=sorted(summed),
-        reserved=["{" + ",".join(map(str, changes[s])) + "}" if s in changes else None for s in skus],
-        taken=[{} if taken_anew and locked[s].taken else taken.get(s) for s in skus],
-    )  # fmt: skip
+    given = {
+        "skus": skus,
+        "reserved": ["{" + ",".join(map(str, changes[s])) + "}" if s in changes else None for s in skus],
+        "taken": [{} if taken_anew and locked[s].taken else taken.get(s) for s in skus],
+    }
+    if summed:
+        rows = await write_availability(tx, resum=sorted(summed), **given)
+    else:
+        rows = await write_reserved(tx, **given)
     tell(tx, rows)
     return {row.sku_id: row for row in rows}
 
