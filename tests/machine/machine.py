@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from oms.access import Actor, house
 from oms.db import Database
 from oms.errors import Refusal
-from tests.machine import demand, looked, stores, supply
+from tests.machine import demand, looked, losses, stores, supply
 from tests.machine.truth import LIMIT_CENTS, LOCATIONS, RECOUNT_UNITS, SKUS, Truth
 from tests.world import Net, set_stock
 
@@ -28,9 +28,9 @@ STEPS: dict[str, tuple[int, Callable[["Machine"], Awaitable[None]]]] = {
     "answer": (5, stores.answer), "answer again": (2, stores.answer_again), "relieve": (2, stores.relieve),
     "move": (4, supply.movement), "move again": (2, supply.movement_again), "receive": (3, supply.receive),
     "lift": (3, supply.lift), "transfer": (2, supply.transfer), "transfer on": (4, supply.transfer_on),
-    "look": (3, supply.look), "count": (4, supply.count), "write off": (3, supply.write_off),
-    "decide": (4, supply.decide), "return": (3, supply.send_back), "return on": (5, supply.return_on),
-    "settle": (1, supply.settle_asked),
+    "look": (3, losses.look), "count": (4, losses.count), "write off": (3, losses.write_off),
+    "decide": (4, losses.decide), "return": (3, losses.send_back), "return on": (5, losses.return_on),
+    "settle": (1, losses.settle_asked),
 }  # fmt: skip
 
 
