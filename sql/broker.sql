@@ -297,13 +297,11 @@ select d.order_id, c.code as channel, o.number, d.state, d.plan, d.why, d.result
 select location_id, code from location;
 
 -- name: lines_in_turn
--- The open lines of those of these skus of which some wait for a receipt, in the order in which they are served: by the day that they
+-- The open lines of those of these skus of which some are promised for a day, in the order in which they are served: by the day that they
 -- were promised, by priority, as they came.
 select l.line_id, l.sku_id, l.pool_id, l.open
   from order_line l join orders o using (order_id)
  where l.open > 0
    and l.sku_id in (select w.sku_id from order_line w
-                     where w.open > 0 and w.waits and w.sku_id = any(:skus::int[])
-                       and (w.promised_on is not null
-                            or exists (select from incoming i where i.sku_id = w.sku_id and i.quantity > 0)))
+                     where w.open > 0 and w.waits and w.promised_on is not null and w.sku_id = any(:skus::int[]))
  order by l.sku_id, served_as_of(l.promised_on, l.waits, o.captured_at), o.priority desc, o.captured_at, l.line_id;

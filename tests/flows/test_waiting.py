@@ -135,9 +135,11 @@ async def test_a_pre_order_that_was_reserved_ahead_waits_in_its_turn(db: Databas
         assert isinstance(granted, Granted), granted
         ids.append(await captured(db, order(net, f"N{number}", ("A", 1), reservation=str(granted.id))))
     later = await captured(db, order(net, "N9", ("A", 1)))
+    await overdue.promise_again(db, today=NOW.date())
+    assert await days(db, *ids, later) == [date(2026, 12, 1), date(2026, 12, 1), None]
     await land(db, "PO1", "2026-12-01", left=1, on_hand=1)
     await run(db)
-    assert await allocated(db, *ids, later) == [1, 0, 0], "also before anybody gave them a day"
+    assert await allocated(db, *ids, later) == [1, 0, 0]
 
 
 async def test_what_goes_together_waits_together(db: Database, net: Net) -> None:
@@ -148,6 +150,7 @@ async def test_what_goes_together_waits_together(db: Database, net: Net) -> None
     )
     kit = await captured(db, order(net, "N1", ("E", 1)))
     whole = await captured(db, order(net, "N2", ("A", 1), ("B", 1), split="complete"))
+    await overdue.promise_again(db, today=NOW.date())
     await run(db)
     assert await allocated(db, kit, whole) == [0, 0]
     await land(db, "PO1", "2026-12-01", left=0, on_hand=1)

@@ -18,7 +18,7 @@ TURNS_MAX = 2_000
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """An open line of a sku of which some wait for receipts, in the order in which they are served."""
+    """An open line of a sku of which some are promised for a day, in the order in which they are served."""
 
     line_id: int
     sku_id: int
@@ -42,7 +42,7 @@ async def whose_turn_it_is(
 ) -> Waited:  # fmt: skip
     """Leaves out lines that present stock does not serve in turn, and what goes only together with them.
 
-    Of skus for which no line waits for a receipt, every line may be brokered. A line's turn comes when it can be served without breaking
+    Of skus of which no line is promised for a day, every line may be brokered. A line's turn comes when it can be served without breaking
     a promise before it; a promised day holds also those units that are still expected (domain/promise.py).
     """
     turns = await lines_in_turn(tx, skus=sorted({n.sku_id for n in lines}))
