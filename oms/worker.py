@@ -23,7 +23,7 @@ from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
-from oms.flows.broker import policy
+from oms.flows.broker import kept, policy, what_if
 from oms.flows.fulfill import answers, collect, handoff
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
@@ -136,6 +136,7 @@ async def forget(ctx: Context) -> None:
     await govern.forget(ctx["db"], now=clock())
     settings: Settings = ctx["settings"]
     await asked.forget(ctx["db"], before=clock() - timedelta(days=settings.enquiries_kept_days))
+    await kept.forget(ctx["db"], before=clock() - timedelta(days=settings.runs_kept_days))
     await updates.forget(ctx["db"], before=clock() - timedelta(days=UPDATES_KEPT_DAYS))
     await outbox.prune(ctx["db"], before=clock() - timedelta(days=PUSHES_KEPT_DAYS))
 
@@ -163,6 +164,13 @@ async def follow_broker(ctx: Context) -> None:
 async def _after_wake(ctx: Context) -> None:
     await sweep(ctx)
     await _broker(ctx, seconds=BROKER_WAKE_SECONDS)
+
+
+async def follow_what_ifs(ctx: Context) -> None:
+    """What-ifs are worked on one after the other, beside everything else; those that a lost worker left, too."""
+    while True:
+        await _safely("what-ifs", what_if.work(ctx["db"], clock=clock))
+        await ctx["cache"].wait(["what-if"], SWEEP_SECONDS)
 
 
 async def _safely(what: str, work: Coroutine[Any, Any, Any]) -> None:
@@ -205,6 +213,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
         asyncio.create_task(follow_touched(db, cache, clock=clock)),
         asyncio.create_task(follow_broker(ctx)),
         asyncio.create_task(follow_channels(ctx)),
+        asyncio.create_task(follow_what_ifs(ctx)),
     ]
     try:
         if ready is not None:

@@ -31,6 +31,7 @@ from oms.db import Database, Sql
 from oms.domain import places
 from oms.domain.acceptance import Asked, shares
 from oms.domain.promise import Hours, ships_on
+from oms.flows.broker import kept
 
 sql = Sql("broker")
 
@@ -121,7 +122,9 @@ async def plan(
     reasons: dict[str, dict[str, str]] = {}
     for u in found.unfilled:
         reasons.setdefault(versions[u.line_id].order_id, {})[str(u.line_id)] = u.reason
+    packed = await asyncio.to_thread(kept.pack, problem)
     async with db.transaction() as tx:
+        await kept.keep(tx, run_id=run_id, packed=packed)
         for start in range(0, len(found.decisions), DECISIONS_AT_ONCE):
             some = found.decisions[start : start + DECISIONS_AT_ONCE]
             # a plan is a list, which an array of jsonb would take for a second dimension: it travels as text
@@ -205,7 +208,7 @@ async def read_problem(
             for o in orders if o.order_id in with_lines
         ],
         lines,
-        [_location(s, groups.get(s.location_id, ()), rejected.places.get(s.location_id, rejected.mean), now=now) for s in sites],
+        [location_at(s, groups.get(s.location_id, ()), rejected.places.get(s.location_id, rejected.mean), now=now) for s in sites],
         [
             msgspec.structs.replace(n, reject_share=rejected.of_sku[n.sku_id, n.location_id])
             if (n.sku_id, n.location_id) in rejected.of_sku else n
@@ -219,7 +222,7 @@ async def read_problem(
     return problem, [] if is_for_all else hints(policies, subjects)
 
 
-def _location(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:
+def location_at(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:
     """A location as the engine takes it: when what is asked now leaves, by its calendar and cut-off."""
     leaves = ships_on(Hours(site.time_zone, site.work_days, site.cut_off, site.handling_days, 0, site.holidays), now)
     today = now.astimezone(ZoneInfo(site.time_zone)).date()
