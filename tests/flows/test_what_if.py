@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,10 +14,12 @@ from oms import access
 from oms.app import create_app
 from oms.cache import Cache
 from oms.db import Database
+from oms.demo.tried import comparison_lines, read_policy
 from oms.errors import BadInput, Conflict, NotFound
 from oms.flows import broker
 from oms.flows.broker import kept, what_if
 from oms.flows.broker.planning import read_problem
+from oms.flows.broker.trials import Trial
 from oms.flows.broker.what_if import Ask
 from oms.settings import Settings
 from tests.demand import captured, order
@@ -208,3 +211,28 @@ async def test_the_api_takes_it_and_a_worker_answers(db: Database, net: Net, cac
         done = (await client.get(said.json()["url"])).json()
         assert (done["state"], by_name(done["result"])["moves"]["no stores"]["orders"]) == ("done", 3)
         assert (await client.get(f"/v1/what-if/{uuid4()}")).status_code == 404
+
+
+async def test_a_comparison_reads_as_a_table_with_a_column_for_each_policy(db: Database, net: Net) -> None:
+    await orders_of(db, net)
+    given = msgspec.convert({"on": {"open": True}, "policies": [ENGINE, NO_STORES]}, Ask)
+    asked = await what_if.readied(db, given, now=NOW, seconds=2, seed=0)
+    lines = comparison_lines(await what_if.find(db, asked, now=NOW))
+    assert lines[0].split() == ["engine", "no", "stores"]
+    assert next(n for n in lines if n.startswith("orders that move")).split()[-2:] == ["–", "3"]
+    assert "no stores: 3 × the policy does not allow it" in lines
+    moved = next(n for n in lines if "web N0" in n)
+    assert "1 from S1 → 1 from W1" in moved and "parcel" in moved and moved.endswith("S1: the policy does not allow it")
+
+
+def test_a_policy_is_named_at_the_command_line_by_code_by_version_or_by_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"late_cents": 9}')
+    assert read_policy("express") == Trial(code="express")
+    assert read_policy("express@2") == Trial(code="express", version=2)
+    assert read_policy(str(file)) == Trial(name="mine", body={"late_cents": 9})
+    file.write_text('{"code": "x", "body": {}}')
+    assert read_policy(str(file)) == Trial(name="x", body={})
+    file.write_text("[1]")
+    with pytest.raises(BadInput, match="a policy's body is expected"):
+        read_policy(str(file))

@@ -95,17 +95,26 @@ knows_run = sql.one("knows_run", bool)
 decided_plans = sql.rows("decided_plans", _Decided)
 
 
-async def ask(db: Database, asked: Ask, *, who: str, now: datetime, seconds: float, seed: int) -> UUID:
-    """Keeps what is asked for a worker, `seconds` and `seed` where none are asked. Raises BadInput, NotFound, Conflict."""
+async def readied(db: Database, asked: Ask, *, now: datetime, seconds: float, seed: int) -> Asked:
+    """What is asked, with the policies as they read now; `seconds` and `seed` where none are asked.
+
+    Raises BadInput, NotFound, Conflict that say which part cannot be tried.
+    """
     on = asked.on
     if (on.run is not None) + on.open != 1:
         raise BadInput('on: give one of {"run": id} and {"open": true}')
-    async with db.transaction() as tx:
+    async with db.pool.acquire() as tx, tx.transaction(readonly=True):
         if on.run is not None:
             await _kept(tx, on.run)
         trials = await read_trials(tx, asked.policies, now=now)
-        keep = Asked(on, trials, asked.seconds or seconds, seed if asked.seed is None else asked.seed)
-        return await ask_what_if(tx, ask=msgspec.to_builtins(keep), who=who)
+    return Asked(on, trials, asked.seconds or seconds, seed if asked.seed is None else asked.seed)
+
+
+async def ask(db: Database, asked: Ask, *, who: str, now: datetime, seconds: float, seed: int) -> UUID:
+    """Keeps what is asked for a worker. Raises BadInput, NotFound, Conflict."""
+    kept_ask = await readied(db, asked, now=now, seconds=seconds, seed=seed)
+    async with db.transaction() as tx:
+        return await ask_what_if(tx, ask=msgspec.to_builtins(kept_ask), who=who)
 
 
 async def read(db: Database, *, what_if_id: UUID) -> WhatIf:
