@@ -5,9 +5,10 @@ It is asked for, worked on by a worker in read-only transactions with the engine
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
+from zoneinfo import available_timezones
 
 import msgspec
 from msgspec import Meta
@@ -15,9 +16,11 @@ from msgspec import Meta
 from brokering import Assignment, Plan, Problem, Unfilled, audit, broker
 from brokering.compare import compare
 from brokering.policies import Subject
+from brokering.replay import Rhythm, replay
 from oms.db import Connection, Database, Sql
 from oms.errors import BadInput, Conflict, NotFound
 from oms.flows.broker import kept, told
+from oms.flows.broker.day import read_day, span_of
 from oms.flows.broker.planning import read_problem, subjects_of, summarize
 from oms.flows.broker.trials import HAPPENED, Read, Trial, read_trials, with_policies
 
@@ -28,10 +31,16 @@ NO_RUN = UUID(int=0)
 
 
 class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is tried on: what a past run saw, or what is open now."""
+    """What is tried on: what a past run saw, what is open now, or a whole day of a time zone.
+
+    A day is decided order by order as they came, or with `every_minutes` in batches.
+    """
 
     run: UUID | None = None
     open: bool = False
+    day: date | None = None
+    time_zone: Annotated[str, Meta(max_length=100)] = "UTC"
+    every_minutes: Annotated[int, Meta(ge=5, le=1440)] | None = None
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,8 +110,14 @@ async def readied(db: Database, asked: Ask, *, now: datetime, seconds: float, se
     Raises BadInput, NotFound, Conflict that say which part cannot be tried.
     """
     on = asked.on
-    if (on.run is not None) + on.open != 1:
-        raise BadInput('on: give one of {"run": id} and {"open": true}')
+    if (on.run is not None) + on.open + (on.day is not None) != 1:
+        raise BadInput('on: give one of {"run": id}, {"open": true} and {"day": "2026-11-20"}')
+    if on.day is None and (on.every_minutes is not None or on.time_zone != "UTC"):
+        raise BadInput("on: time_zone and every_minutes belong to a day; give the day")
+    if on.time_zone not in available_timezones():
+        raise BadInput(f"on.time_zone: {on.time_zone!r} is no time zone; a name like America/New_York is expected")
+    if on.day is not None and (not 2000 <= on.day.year <= 9000 or span_of(on.day, on.time_zone)[0] > now):
+        raise BadInput(f"on.day: {on.day} has not begun in {on.time_zone}; give a past day")
     async with db.pool.acquire() as tx, tx.transaction(readonly=True):
         if on.run is not None:
             await _kept(tx, on.run)
@@ -160,12 +175,14 @@ async def find(db: Database, asked: Asked, *, now: datetime) -> dict[str, Any]:
     comparison = await asyncio.to_thread(compare, found.problem, found.plans, problems=found.problems)
     summaries = {
         name: await asyncio.to_thread(summarize, found.problems[name], plan)
-        for name, plan in found.plans.items() if name in found.problems
+        for name, plan in found.plans.items() if name in found.problems and asked.on.day is None
     }  # fmt: skip
     return await told.tell(db, comparison, summaries=summaries)
 
 
 async def _tried(db: Database, asked: Asked, *, now: datetime) -> Tried:
+    if asked.on.day is not None:
+        return await _tried_day(db, asked, day=asked.on.day)
     if asked.on.run is not None:
         async with db.connection() as tx:
             packed = await _kept(tx, asked.on.run)
@@ -184,6 +201,25 @@ async def _tried(db: Database, asked: Asked, *, now: datetime) -> Tried:
     if asked.on.run is not None:
         async with db.connection() as tx:
             plans[HAPPENED] = as_it_was(await decided_plans(tx, run_id=asked.on.run))
+    return Tried(problems[asked.policies[0].name], plans, problems)
+
+
+async def _tried_day(db: Database, asked: Asked, *, day: date) -> Tried:
+    from_at, until_at = span_of(day, asked.on.time_zone)
+    read = await read_day(db, from_at=from_at, until_at=until_at)
+    if not read.problem.orders:
+        raise Conflict(f"on.day: no order was captured on {day} ({asked.on.time_zone}); give a day with orders")
+    rhythm = Rhythm(every_minutes=asked.on.every_minutes)
+    plans: dict[str, Plan] = {}
+    problems: dict[str, Problem] = {}
+    for trial in asked.policies:
+        mine = problems[trial.name] = with_policies(read.problem, trial, read.subjects)
+        plans[trial.name] = await asyncio.to_thread(
+            replay, mine, read.arrives, read.changes, rhythm=rhythm, places=read.places, prices=read.prices,
+            seconds=asked.seconds, seed=asked.seed, minutes=read.minutes,
+        )  # fmt: skip
+    plans[HAPPENED] = read.as_it_was()
+    problems = {name: read.in_all(problem) for name, problem in problems.items()}
     return Tried(problems[asked.policies[0].name], plans, problems)
 
 
