@@ -1,5 +1,6 @@
 """Policies are tried on what a run saw and on what is open now, and nothing of it is done."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from oms import access
+from oms import access, worker
 from oms.app import create_app
 from oms.cache import Cache
 from oms.db import Database
@@ -211,6 +212,22 @@ async def test_the_api_takes_it_and_a_worker_answers(db: Database, net: Net, cac
         done = (await client.get(said.json()["url"])).json()
         assert (done["state"], by_name(done["result"])["moves"]["no stores"]["orders"]) == ("done", 3)
         assert (await client.get(f"/v1/what-if/{uuid4()}")).status_code == 404
+
+
+async def test_the_worker_is_woken_by_a_what_if_and_works_on_it(db: Database, net: Net, cache: Cache) -> None:
+    await orders_of(db, net)
+    loop = asyncio.create_task(worker.follow_what_ifs({"db": db, "cache": cache}))
+    await asyncio.sleep(0.2)
+    given = msgspec.convert({"on": {"open": True}, "policies": [ENGINE]}, Ask)
+    what_if_id = await what_if.ask(db, given, who="test", now=NOW, seconds=1, seed=0)
+    await cache.wake("what-if")
+    for _ in range(160):  # 8 s: less than the sweep
+        await asyncio.sleep(0.05)
+        if (found := await what_if.read(db, what_if_id=what_if_id)).state == "done":
+            break
+    assert found.state == "done"
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
 
 
 async def test_a_comparison_reads_as_a_table_with_a_column_for_each_policy(db: Database, net: Net) -> None:

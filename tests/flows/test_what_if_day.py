@@ -76,7 +76,7 @@ async def tried(db: Database, *policies: Any, **on: Any) -> dict[str, Any]:
     return by_name(await what_if.find(db, asked, now=now))
 
 
-@pytest.mark.parametrize("rhythm", [{}, {"every_minutes": 60}], ids=["in turn", "hourly"])
+@pytest.mark.parametrize("rhythm", [{"repriced": 2}, {"every_minutes": 60}], ids=["in turn", "hourly"])
 async def test_a_day_compares_policies_with_each_other_and_with_what_happened_and_changes_nothing(
     db: Database, net: Net, rhythm: dict[str, int]
 ) -> None:
@@ -106,7 +106,8 @@ async def test_a_day_that_cannot_be_tried_is_refused_by_its_place(db: Database, 
     for on, words in (
         ({"day": "2999-01-01"}, "on.day: 2999-01-01 has not begun"),
         ({"day": "2026-01-01", "time_zone": "Mars"}, "on.time_zone: 'Mars' is no time zone"),
-        ({"open": True, "every_minutes": 30}, "on: time_zone and every_minutes belong to a day"),
+        ({"open": True, "every_minutes": 30}, "on: time_zone, every_minutes and repriced belong to a day"),
+        ({"day": "2026-01-01", "every_minutes": 30, "repriced": 2}, "give one of every_minutes and repriced"),
         ({"day": "2026-01-01", "open": True}, "on: give one of"),
     ):
         with pytest.raises(BadInput, match=words):

@@ -33,7 +33,8 @@ NO_RUN = UUID(int=0)
 class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is tried on: what a past run saw, what is open now, or a whole day of a time zone.
 
-    A day is decided order by order as they came, or with `every_minutes` in batches.
+    A day is decided order by order as they came, at prices made anew `repriced` times (4 unless said), or with
+    `every_minutes` in batches.
     """
 
     run: UUID | None = None
@@ -41,6 +42,7 @@ class On(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     day: date | None = None
     time_zone: Annotated[str, Meta(max_length=100)] = "UTC"
     every_minutes: Annotated[int, Meta(ge=5, le=1440)] | None = None
+    repriced: Annotated[int, Meta(ge=1, le=48)] | None = None
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,8 +114,10 @@ async def readied(db: Database, asked: Ask, *, now: datetime, seconds: float, se
     on = asked.on
     if (on.run is not None) + on.open + (on.day is not None) != 1:
         raise BadInput('on: give one of {"run": id}, {"open": true} and {"day": "2026-11-20"}')
-    if on.day is None and (on.every_minutes is not None or on.time_zone != "UTC"):
-        raise BadInput("on: time_zone and every_minutes belong to a day; give the day")
+    if on.day is None and (on.every_minutes is not None or on.repriced is not None or on.time_zone != "UTC"):
+        raise BadInput("on: time_zone, every_minutes and repriced belong to a day; give the day")
+    if on.every_minutes is not None and on.repriced is not None:
+        raise BadInput("on: a day in batches makes prices for each; give one of every_minutes and repriced")
     if on.time_zone not in available_timezones():
         raise BadInput(f"on.time_zone: {on.time_zone!r} is no time zone; a name like America/New_York is expected")
     if on.day is not None and (not 2000 <= on.day.year <= 9000 or span_of(on.day, on.time_zone)[0] > now):
@@ -209,7 +213,7 @@ async def _tried_day(db: Database, asked: Asked, *, day: date) -> Tried:
     read = await read_day(db, from_at=from_at, until_at=until_at)
     if not read.problem.orders:
         raise Conflict(f"on.day: no order was captured on {day} ({asked.on.time_zone}); give a day with orders")
-    rhythm = Rhythm(every_minutes=asked.on.every_minutes)
+    rhythm = Rhythm(every_minutes=asked.on.every_minutes, repriced=asked.on.repriced or 4)
     plans: dict[str, Plan] = {}
     problems: dict[str, Problem] = {}
     for trial in asked.policies:
