@@ -71,43 +71,62 @@ def breaks(limit: Limit, policy: Policy, order: Order, location: Location, *, sl
     )
 
 
+def package_terms(
+    policy: Policy, order: Order, location: Location, *, slot: int | None = None, day: int = 0
+) -> dict[str, int]:  # fmt: skip
+    """One package of an order from a location, by term: pick and pack, load, carrier, lateness by day and priority, limits."""
+    weight = policy.weights
+    terms = {
+        "handling": round(location.package_cents * weight.get("handling", 1.0)),
+        "load": round(location.load_cents * weight.get("load", 1.0)),
+    }
+    if order.location_id is not None:  # picked up: nobody carries it
+        return terms
+    zone = zone_of(policy, order, location)
+    late = days_late(policy, order, location, slot=slot, day=day)
+    terms["parcel"] = round(policy.tariff.parcel_cents[zone] * weight.get("parcel", 1.0))
+    terms["lateness"] = round(weight.get("lateness", 1.0) * (late * ((1 + order.priority / 2) * policy.late_cents)))
+    for limit in policy.limits:
+        if limit.cents is not None and breaks(limit, policy, order, location, slot=slot, day=day):
+            terms["limit"] = terms.get("limit", 0) + round(limit.cents * weight.get("limit", 1.0))
+    return terms
+
+
 def package_cents(
     policy: Policy, order: Order, location: Location, *, slot: int | None = None, day: int = 0
 ) -> int:  # fmt: skip
-    """One package of an order from a location: carrier, pick and pack, load, lateness by day and priority, soft limits."""
+    """One package of an order from a location: the sum of its terms."""
+    return sum(package_terms(policy, order, location, slot=slot, day=day).values())
+
+
+def line_terms(
+    policy: Policy, order: Order, line: Line, location: Location, stock: Stock, *, units: int, worth_cents: int
+) -> dict[str, int]:  # fmt: skip
+    """Units of a line in a package from a location, by term, out of `stock` whose units are worth `worth_cents`."""
     weight = policy.weights
-    here = round(location.package_cents * weight.get("handling", 1.0))
-    here += round(location.load_cents * weight.get("load", 1.0))
-    if order.location_id is not None:  # picked up: nobody carries it
-        return here
-    zone = zone_of(policy, order, location)
-    late = days_late(policy, order, location, slot=slot, day=day)
-    carried = round(policy.tariff.parcel_cents[zone] * weight.get("parcel", 1.0))
-    carried += round(weight.get("lateness", 1.0) * (late * ((1 + order.priority / 2) * policy.late_cents)))
-    for limit in policy.limits:
-        if limit.cents is not None and breaks(limit, policy, order, location, slot=slot, day=day):
-            carried += round(limit.cents * weight.get("limit", 1.0))
-    return here + carried
+    share = location.reject_share if stock.reject_share is None else stock.reject_share
+    terms = {
+        "line": round(location.line_cents * weight.get("line", 1.0)),
+        "rejection": round(weight.get("rejection", 1.0) * policy.reject_cents * share),
+        "markdown": -round(stock.markdown_cents * weight.get("markdown", 1.0)) * units,
+        "transfer": round(stock.transfer_cents * weight.get("transfer", 1.0)) * units,
+        "waiting": round(weight.get("waiting", 1.0) * policy.wait_cents * stock.day) * units,
+    }
+    if order.location_id is None:
+        pounds = line.weight_grams * units / GRAMS_PER_POUND
+        pound = policy.tariff.pound_cents[zone_of(policy, order, location)]
+        terms["weight"] = round(weight.get("weight", 1.0) * (pound * pounds))
+    if location.kind == "store" and stock.available > 0:
+        risk = min(STOCK_OUT_MAX, 0.5 / stock.available) * worth_cents
+        terms["stock_out"] = round(weight.get("stock_out", 1.0) * policy.stock_out_share * risk) * units
+    return terms
 
 
 def line_cents(
     policy: Policy, order: Order, line: Line, location: Location, stock: Stock, *, units: int, worth_cents: int
 ) -> int:  # fmt: skip
-    """Units of a line in a package from a location, out of `stock` whose units are worth `worth_cents` to a shopper."""
-    weight = policy.weights
-    share = location.reject_share if stock.reject_share is None else stock.reject_share
-    cents = round(location.line_cents * weight.get("line", 1.0))
-    cents += round(weight.get("rejection", 1.0) * policy.reject_cents * share)
-    if order.location_id is None:
-        pounds = line.weight_grams * units / GRAMS_PER_POUND
-        pound = policy.tariff.pound_cents[zone_of(policy, order, location)]
-        cents += round(weight.get("weight", 1.0) * (pound * pounds))
-    if location.kind == "store" and stock.available > 0:
-        risk = min(STOCK_OUT_MAX, 0.5 / stock.available) * worth_cents
-        cents += round(weight.get("stock_out", 1.0) * policy.stock_out_share * risk) * units
-    cents -= round(stock.markdown_cents * weight.get("markdown", 1.0)) * units
-    cents += round(stock.transfer_cents * weight.get("transfer", 1.0)) * units
-    return cents + round(weight.get("waiting", 1.0) * policy.wait_cents * stock.day) * units
+    """Units of a line in a package from a location: the sum of their terms."""
+    return sum(line_terms(policy, order, line, location, stock, units=units, worth_cents=worth_cents).values())
 
 
 def leave_cents(policy: Policy, order: Order, line: Line, units: int | None = None) -> int:

@@ -79,6 +79,14 @@ class Online:
             )  # fmt: skip
         return found
 
+    def change(self, sku_id: int, location_id: int, units: int) -> None:
+        """Units came there, or negative went, by others; where this problem has no such stock, nothing is known of it."""
+        m = self.m
+        cell = (m.sku_ids[m.cell_sku] == sku_id) & (m.location_ids[m.cell_place] == location_id)
+        cell &= m.place_day[m.cell_place] == 0
+        cell[0] = False
+        self.room[cell] += units
+
     def decide(self, order_id: str) -> list[Assignment]:
         """Where an order's lines go; those without an assignment stay. Raises KeyError for an unknown order."""
         found: list[Assignment] = []

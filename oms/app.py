@@ -46,6 +46,7 @@ DOORS = (
     "returns",
     "feeds",
     "runs",
+    "what_if",
     "policies",
     "exceptions",
     "network",

@@ -258,6 +258,29 @@ def broker(dry_run: bool, seconds: float | None, seed: int | None, is_json: bool
     show(run, is_json=is_json, text=lambda r: "\n".join(run_lines(r)))
 
 
+@main.command("what-if")
+@click.option("--open", "is_open", is_flag=True, help="On what is open now.")
+@click.option("--run", "run_id", type=click.UUID, help="On what this run saw.")
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="On this whole day, order by order as they came.")
+@click.option("--zone", default="UTC", show_default=True, help="The time zone of the day.")
+@click.option("--every-minutes", type=click.IntRange(5, 1440), default=None, help="The day in batches instead.")
+@click.option("--in-force", is_flag=True, help="The policies in force, first of all.")
+@click.option("--policy", "policies", multiple=True, metavar="CODE[@VERSION]|FILE", help="A policy; up to five.")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=None, help="The longest time to plan each.")
+@click.option("--seed", type=click.IntRange(0), default=None)
+@as_json
+def what_if(is_open: bool, run_id: Any, day: Any, zone: str, every_minutes: int | None, in_force: bool, policies: tuple[str, ...], seconds: float | None,
+            seed: int | None, is_json: bool) -> None:  # fmt: skip
+    """Try policies on what a run saw, on what is open, or on a whole past day; nothing is allocated."""
+    from oms.demo.tried import comparison_lines, tried
+
+    on: dict[str, Any] = {**({"run": str(run_id)} if run_id else {}), **({"open": True} if is_open else {})}
+    on |= {"day": str(day.date())} if day else {}
+    on |= {"time_zone": zone, "every_minutes": every_minutes}
+    result = settle(lambda house: tried(house, on=on, in_force=in_force, policies=policies, seconds=seconds, seed=seed))
+    show(result, is_json=is_json, text=lambda r: "\n".join(comparison_lines(r)))
+
+
 @main.command()
 @click.argument("channel", required=False)
 @click.option("--reset", is_flag=True, help="Everything, not only what is due.")

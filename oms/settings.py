@@ -54,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     sequence_grace_seconds: Annotated[int, Meta(ge=0, description="wait before a gap in numbers is an exception")] = 900
     enquiries_kept_days: Annotated[int, Meta(ge=1, le=3650, description="life of the log of what was asked")] = 90
+    runs_kept_days: Annotated[
+        int,
+        Meta(ge=1, le=3650, description="life of what each run saw, and of what-ifs: so long it can be tried again"),
+    ] = 30
     feed_bytes_max: Annotated[int, Meta(ge=1, description="largest feed by upload")] = 4_000_000_000
     embedded_fsync: Annotated[bool, Meta(description="embedded PostgreSQL waits for the disk; off only for tests")] = (
         True

@@ -26,7 +26,7 @@ from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
-from oms.flows.broker import crew, online, policy
+from oms.flows.broker import crew, kept, online, policy, what_if
 from oms.flows.fulfill import answers, collect, handoff
 from oms.flows.ingest import apply, messages
 from oms.flows.network import follow as follow_network
@@ -166,6 +166,7 @@ async def forget(ctx: Context) -> None:
     await govern.forget(ctx["db"], now=clock())
     settings: Settings = ctx["settings"]
     await asked.forget(ctx["db"], before=clock() - timedelta(days=settings.enquiries_kept_days))
+    await kept.forget(ctx["db"], before=clock() - timedelta(days=settings.runs_kept_days))
     await updates.forget(ctx["db"], before=clock() - timedelta(days=UPDATES_KEPT_DAYS))
     await outbox.prune(ctx["db"], before=clock() - timedelta(days=PUSHES_KEPT_DAYS))
 
@@ -213,6 +214,13 @@ async def let_rest(hand: crew.Hand) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         hand.rest()
+
+
+async def follow_what_ifs(ctx: Context) -> None:
+    """What-ifs are worked on one after the other, beside everything else; those that a lost worker left, too."""
+    while True:
+        await _safely("what-ifs", what_if.work(ctx["db"], clock=clock))
+        await ctx["cache"].wait(["what-if"], SWEEP_SECONDS)
 
 
 async def _safely(what: str, work: Coroutine[Any, Any, Any]) -> None:
@@ -265,6 +273,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
         asyncio.create_task(follow_due(ctx)),
         asyncio.create_task(follow_arrivals(ctx)),
         asyncio.create_task(follow_channels(ctx)),
+        asyncio.create_task(follow_what_ifs(ctx)),
     ]
     try:
         if ready is not None:

@@ -33,6 +33,7 @@ from oms.domain.acceptance import Asked, Shares, shares
 from oms.domain.allocation import OrderPlan, Planned
 from oms.domain.ids import ids_from
 from oms.domain.promise import Hours, ships_on
+from oms.flows.broker import kept
 from oms.flows.broker.crew import ORDERS_MIN, Crew
 from oms.flows.broker.waiting import Waited, whose_turn_it_is
 
@@ -154,7 +155,9 @@ async def plan(
     summary["hints"] = told
     if crew is not None:
         summary["tasks"] = crew.who
+    packed = await asyncio.to_thread(kept.pack, problem)
     async with db.transaction() as tx:
+        await kept.keep(tx, run_id=run_id, packed=packed)
         await keep_plan(tx, run_id=run_id, problem=problem, found=found)
         await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
 
@@ -285,7 +288,7 @@ async def read_network(tx: Connection, *, now: datetime, rejected: Shares) -> Ne
         members.setdefault(pool_id, []).append(location_id)
         groups.setdefault(location_id, []).append(code)
     found = [
-        _location(
+        location_at(
             s, tuple(groups.get(s.location_id, ())), rejected.places.get(s.location_id, rejected.mean), now=now
         )
         for s in await locations(tx, now=now)
@@ -294,7 +297,7 @@ async def read_network(tx: Connection, *, now: datetime, rejected: Shares) -> Ne
     return Network(found, frozenset(n.location_id for n in found), pools, rejected.of_sku)
 
 
-def _location(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:
+def location_at(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:
     """A location as the engine takes it: when what is asked now leaves, by its calendar and cut-off."""
     leaves = ships_on(Hours(site.time_zone, site.work_days, site.cut_off, site.handling_days, 0, site.holidays), now)
     today = now.astimezone(ZoneInfo(site.time_zone)).date()
