@@ -169,4 +169,4 @@ select n.line_id, f.location_id, sum(n.quantity)::int as quantity
 
 -- name: prices_before
 -- The prices of the last runs before a moment that were no trials, the newest first.
-select prices from run where prices is not null and not dry_run and started_at < :at order by run_id desc limit :limit;
+select prices from run where prices is not null and (not dry_run or mode = 'prices') and started_at < :at order by run_id desc limit :limit;
