@@ -308,12 +308,14 @@ def _add_usage(m: Matrix, g: Group, position: Ints, used: Floats, works: Floats)
 
 def packages_of(m: Matrix, g: Group, position: Ints) -> tuple[Ints, Ints]:
     """The packages of a group's plans: the order's place in the group, and the location."""
-    b, i = np.nonzero(position >= 0)
-    at = g.at[b, position[b, i]].astype(np.int64)
     if g.items == 1:
-        return b, at
-    pairs = np.unique(b * m.places + at)
-    return pairs // m.places, pairs % m.places
+        b = np.flatnonzero(position[:, 0] >= 0)
+        return b, g.at[b, position[b, 0]].astype(np.int64)
+    at = np.where(position >= 0, np.take_along_axis(g.at, np.maximum(position, 0), 1).astype(np.int64), -1)
+    at.sort(axis=1)
+    new = at >= 0
+    new[:, 1:] &= at[:, 1:] != at[:, :-1]
+    return np.nonzero(new)[0], at[new]
 
 
 def bound_of(m: Matrix, orders: Ints, price: Prices) -> float:

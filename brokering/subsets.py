@@ -4,12 +4,16 @@ W[S] = min over locations of package + sum of items in S;  f[S] = min(leave(lowe
 min over T containing the lowest of W[T] + f[S − T]).
 """
 
+from functools import cache
+
 import numpy as np
 
 from brokering.matrix import INF, Floats, Ints
 
 ITEMS_EXACT_MAX = 8
 """Orders with more items are planned greedily: subsets grow as 3^items."""
+AT_ONCE = 1_000_000
+"""Sums (subset × order × location) worked out at a time: about what a core keeps near."""
 
 
 def best(
@@ -20,103 +24,125 @@ def best(
     `packages` limits how many locations an order may have; `complete` leaves all items or none. Without `want` the
     positions are not worked out.
     """
-    count, items, _ = cost.shape
-    full = (1 << items) - 1
+    count, items, width = cost.shape
     if items == 1:
         total = package + cost[:, 0]
+        if not want:
+            return np.minimum(total.min(1), leave[:, 0]), np.zeros((0, 0), np.int64)
         where = total.argmin(1)
         value = total[np.arange(count), where]
         goes = value < leave[:, 0]
         return np.where(goes, value, leave[:, 0]), np.where(goes, where, -1)[:, None]
-    price, where_of = _packages(package, cost, want)
+    step = max(16, AT_ONCE // (width << items))
+    parts = [
+        _best(package[cut], cost[cut], leave[cut], complete=complete, packages=packages, want=want)
+        for cut in (slice(start, start + step) for start in range(0, max(1, count), step))
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([value for value, _ in parts]), np.concatenate([position for _, position in parts])
+
+
+def _best(
+    package: Floats, cost: Floats, leave: Floats, *, complete: bool, packages: int, want: bool
+) -> tuple[Floats, Ints]:
+    count, items, width = cost.shape
+    full = (1 << items) - 1
+    running = np.empty((full + 1, width, count), np.float32)  # orders last: least of locations is one of rows
+    running[0] = package.T
+    for i in range(items):
+        np.add(running[: 1 << i], np.ascontiguousarray(cost[:, i].T), out=running[1 << i : 2 << i])
+    price = running.min(1)
     left = _sums(leave, full)
-    unbounded = packages >= items
-    empty = np.zeros(count, np.float32)
-    below = [empty] + [np.full(count, INF, np.float32) if complete else left[s] for s in range(1, full + 1)]
-    takes: list[list[Ints]] = []
-    for _ in range(1 if unbounded else packages):
-        value_of: list[Floats] = [empty] + [empty] * full
-        take_of: list[Ints] = [np.zeros(0, np.int16)] * (full + 1)
-        for s in range(1, full + 1):
-            low = s & -s
-            rest = s ^ low
-            if unbounded:
-                value, take = np.full(count, INF, np.float32), np.zeros(count, np.int16)
-            else:  # one package less will do
-                value, take = below[s].copy(), np.full(count, -1, np.int16)
-            options = [] if complete else [(0, value_of[rest] + leave[:, low.bit_length() - 1])]
-            source = value_of if unbounded else below
-            for t, offer in (*options, *((t, price[t] + source[s ^ t]) for t in _holding(low, rest))):
-                better = offer < value
-                value = np.where(better, offer, value)
-                if want:
-                    take[better] = t
-            value_of[s], take_of[s] = value, take
-        takes.append(take_of)
-        below = value_of
-    total = below[full]
-    none = left[full] <= total if complete else np.zeros(count, bool)
+    if packages == 1:  # what the one does not carry stays
+        names = np.array([full]) if complete else np.arange(1, full + 1)
+        offers = price[names] if complete else price[1:] + left[full - 1 :: -1]
+        total, takes = offers.min(0), [names[offers.argmin(0)][None]] if want else []
+    else:
+        total, takes = _split(price, left, leave, complete=complete, packages=packages, want=want)
+    none = left[full] <= total if complete or packages == 1 else np.zeros(count, bool)
     total = np.where(none, left[full], total)
     if not want:
         return total, np.zeros((0, 0), np.int64)
-    position = np.full((count, items), -1, np.int64)
-    todo = np.where(none, 0, full)
-    level = np.full(count, len(takes) - 1)
-    while (todo > 0).any():
-        for p in np.unique(level[todo > 0]).tolist():
-            for s in np.unique(todo[(level == p) & (todo > 0)]).tolist():
-                at = np.flatnonzero((todo == s) & (level == p))
-                if p < 0:
-                    todo[at] = 0
-                    continue
-                chosen = takes[p][s][at]
-                for t in np.unique(chosen).tolist():
-                    these = at[chosen == t]
-                    if t == 0:
-                        todo[these] = s ^ (s & -s)
-                    elif t < 0:  # this package is not used
-                        level[these] = p - 1
-                    else:
-                        for i in range(items):
-                            if t >> i & 1:
-                                position[these, i] = where_of[t][these]
-                        todo[these] = s ^ t
-                        level[these] = p if unbounded else p - 1
-    return total, position
+    return total, _positions(running, takes, np.where(none, 0, full), items, bounded=packages < items)
 
 
-def _holding(low: int, rest: int) -> list[int]:
-    """The subsets that hold `low` and any of `rest`."""
-    parts, part = [], rest
-    while True:
-        parts.append(low | part)
-        if part == 0:
-            return parts
+def _split(
+    price: Floats, left: Floats, leave: Floats, *, complete: bool, packages: int, want: bool
+) -> tuple[Floats, list[Ints]]:
+    """Value of all items, and which subset goes together first from each set that is reached: of one package more a table.
+
+    0: its lowest item stays; -1: one package less will do. A set that is reached is all, or some without the first.
+    """
+    size, count = price.shape
+    unbounded = packages >= leave.shape[1]
+    below = left.copy()
+    if complete:
+        below[1:] = INF
+    heads = np.array(([] if complete else [0]) + ([] if unbounded else [-1]), np.int64)
+    tables: list[Ints] = []
+    for _ in range(1 if unbounded else packages):
+        value = np.zeros_like(price)
+        table = np.zeros((size if want else 0, count), np.int16)
+        source = value if unbounded else below
+        for s in (*range(2, size - 1, 2), size - 1):
+            together = _holding(s)
+            offers = np.empty((len(heads) + len(together), count), np.float32)
+            np.add(price[together], source[s ^ together], out=offers[len(heads) :])
+            if not complete:
+                low = s & -s
+                np.add(value[s ^ low], leave[:, low.bit_length() - 1], out=offers[0])
+            if not unbounded:
+                offers[len(heads) - 1] = below[s]
+            value[s] = offers.min(0)
+            if want:
+                nth = offers.argmin(0)
+                table[s] = np.concatenate([heads, together])[nth]
+        tables.append(table)
+        below = value
+    return below[size - 1], tables
+
+
+def _positions(running: Floats, tables: list[Ints], todo: Ints, items: int, *, bounded: bool) -> Ints:
+    """Where each item goes, [B,L], followed from all items down; the last row of a table is that of all."""
+    position = np.full((len(todo), items), -1, np.int64)
+    level = np.full(len(todo), len(tables) - 1)
+    stack = np.stack(tables)
+    rows = np.flatnonzero(todo > 0)
+    while len(rows):
+        now = todo[rows]
+        take = stack[level[rows], np.where(now == (1 << items) - 1, -1, now), rows].astype(np.int64)
+        todo[rows] = np.where(take > 0, now ^ take, np.where(take == 0, now & (now - 1), now))
+        if bounded:
+            level[rows] -= take != 0
+        goes = take > 0
+        who, what = rows[goes], take[goes]
+        where = running[what, :, who].argmin(1)
+        for i in range(items):
+            mine = (what >> i & 1) > 0
+            position[who[mine], i] = where[mine]
+        rows = rows[(todo[rows] > 0) & (level[rows] >= 0)]
+    return position
+
+
+@cache
+def _holding(s: int) -> Ints:
+    """The subsets of `s` that hold its lowest item, the largest first."""
+    low = s & -s
+    rest = s ^ low
+    parts, part = [low | rest], rest
+    while part:
         part = (part - 1) & rest
+        parts.append(low | part)
+    return np.array(parts)
 
 
-def _sums(leave: Floats, full: int) -> list[Floats]:
-    left = [np.zeros(len(leave), np.float32)] * (full + 1)
-    for s in range(1, full + 1):
-        left[s] = left[s & (s - 1)] + leave[:, (s & -s).bit_length() - 1]
+def _sums(leave: Floats, full: int) -> Floats:
+    """What leaving each subset costs, [2^L,B]."""
+    left = np.zeros((full + 1, len(leave)), np.float32)
+    for i in range(leave.shape[1]):
+        left[1 << i : 2 << i] = left[: 1 << i] + leave[:, i]
     return left
-
-
-def _packages(package: Floats, cost: Floats, want: bool) -> tuple[list[Floats], list[Ints]]:
-    """The least cost of one package with exactly the items of each subset, and from where."""
-    count, items, _ = cost.shape
-    rows = np.arange(count)
-    running: list[Floats] = [package] * (1 << items)
-    price: list[Floats] = [np.zeros(0, np.float32)] * (1 << items)
-    where: list[Ints] = [np.zeros(0, np.int64)] * (1 << items)
-    for s in range(1, 1 << items):
-        running[s] = running[s & (s - 1)] + cost[:, (s & -s).bit_length() - 1]
-        if want:
-            where[s] = running[s].argmin(1)
-            price[s] = running[s][rows, where[s]]
-        else:
-            price[s] = running[s].min(1)
-    return price, where
 
 
 def several(
@@ -166,7 +192,7 @@ def several(
             if not unbounded:
                 values.append(below[s][0])
                 plans.append(below[s][1])
-            for t in _holding(low, rest):
+            for t in _holding(s).tolist():
                 (v, a), (w, b) = one[t], source[s ^ t]
                 values.append((v[:, :, None] + w[:, None]).reshape(count, -1))
                 plans.append(np.maximum(a[:, :, None], b[:, None]).reshape(count, -1, items))
