@@ -156,10 +156,13 @@ async def test_very_many_at_once_are_planned_together(
 ) -> None:
     monkeypatch.setattr(online, "JOINTLY_FROM", 3)
     await set_stock(db, sku="A", location="W1", quantity=9)
+    await brokering(db, {"freight": "nightly"})
     ids = [await captured(db, order(net, f"N{n}", ("A", 1))) for n in range(4)]
+    nightly = await captured(db, order(net, "later", ("A", 1), method="freight"))
     assert await decide(db) is None
     await worker._decide_due({"db": db, "cache": cache, "settings": settings}, online.Known())
     assert [await places(db, i) for i in ids] == [["W1"]] * 4
+    assert await places(db, nightly) == []
     assert [r.mode for r in await broker.listed(db, before=None, limit=9)] == ["joint"]
 
 
