@@ -199,7 +199,7 @@ async def _decide_due(ctx: Context, known: online.Known) -> None:
         return  # it plans what it captured, and all else that is open, in one
     if await online.decide_due(ctx["db"], known, who="oms", now=clock(), cache=ctx["cache"]) is None:
         await online.forget_due(ctx["db"])
-        await _broker(ctx, which=broker.ALL_OPEN)
+        await _broker(ctx, which=broker.Which(minute=0, every=1))  # all but what waits for the morning
 
 
 async def follow_arrivals(ctx: Context) -> None:

@@ -251,6 +251,16 @@ select due_id, order_id from broker_due order by due_id limit :limit for update 
 -- How many reasons wait, counted up to a limit.
 select count(*)::int from (select from broker_due limit :limit) as n;
 
+-- name: newest_due
+-- The newest reason to decide an order; 0 where there is none.
+select coalesce(max(due_id), 0) from broker_due;
+
+-- name: drop_planned_due
+-- Reasons up to one are those of a run that has planned their orders; all of them, where it planned all that is open.
+delete from broker_due d
+ where d.due_id <= :upto::bigint
+   and (:is_all or d.order_id in (select order_id from decision where run_id = :run_id));
+
 -- name: drop_all_due
 -- All reasons that are committed now are done.
 delete from broker_due;

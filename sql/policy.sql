@@ -50,7 +50,7 @@ select p.code, v.version, v.body
 -- Orders with lines of which nothing left open yet, captured before a moment: what scopes ask of them, and how long they
 -- wait.
 select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days,
-       sum(l.open * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000))::bigint as value_cents,
+       sum(l.open * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000))::bigint as value_cents, o.order_id as id,
        array_agg(distinct l.line) as lines,
        coalesce(array_agg(distinct l.line) filter (where l.cancel_on is null), '{}') as untold, extract(day from :now::timestamptz - o.captured_at)::int as days
   from orders o
@@ -64,8 +64,8 @@ select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days
 -- name: released_work
 -- Work made before a moment that nobody has accepted, at locations with people of their own, that might be done elsewhere:
 -- what scopes ask of its orders, and how long it waits.
-select f.fulfillment_id, o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days,
-       sum(n.quantity * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000))::bigint as value_cents,
+select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days,
+       sum(n.quantity * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000))::bigint as value_cents, f.fulfillment_id as id,
        (extract(epoch from :now::timestamptz - f.made_at) / 60)::int as minutes
   from fulfillment f
   join orders o using (order_id)

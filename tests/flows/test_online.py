@@ -156,11 +156,28 @@ async def test_very_many_at_once_are_planned_together(
 ) -> None:
     monkeypatch.setattr(online, "JOINTLY_FROM", 3)
     await set_stock(db, sku="A", location="W1", quantity=9)
+    await brokering(db, {"freight": "nightly"})
     ids = [await captured(db, order(net, f"N{n}", ("A", 1))) for n in range(4)]
+    nightly = await captured(db, order(net, "later", ("A", 1), method="freight"))
     assert await decide(db) is None
     await worker._decide_due({"db": db, "cache": cache, "settings": settings}, online.Known())
     assert [await places(db, i) for i in ids] == [["W1"]] * 4
+    assert await places(db, nightly) == []
     assert [r.mode for r in await broker.listed(db, before=None, limit=9)] == ["joint"]
+
+
+async def test_what_a_run_has_planned_is_not_decided_once_more(db: Database, net: Net) -> None:
+    await set_stock(db, sku="A", location="W1", quantity=1)
+    await brokering(db, {"freight": "nightly"})
+    for n in range(3):
+        await captured(db, order(net, f"N{n}", ("A", 1)))
+    await broker.run(db, who="test", now=NOW, seconds=1, dry_run=True)
+    assert await ask(db, "select count(*) from broker_due") == 3, "a trial decides nothing"
+    await broker.run(db, who="test", now=NOW, seconds=1, which=broker.Which(minute=0, every=1))
+    assert await ask(db, "select count(*) from broker_due") == 0
+    await captured(db, order(net, "N4", ("A", 1)))
+    await broker.run(db, who="test", now=NOW, seconds=1)
+    assert await decide(db) == 0
 
 
 async def test_two_workers_share_what_is_due_and_nothing_is_allocated_twice(db: Database, net: Net) -> None:

@@ -89,6 +89,8 @@ subjects_of = sql.rows("subjects_of", Subject)
 asked_of = sql.rows("asked_of", Asked)
 keep_decisions = sql.run("keep_decisions")
 planned = sql.maybe("planned", UUID)
+newest_due = sql.one("newest_due", int)
+drop_planned_due = sql.run("drop_planned_due")
 recent_prices = sql.rows("recent_prices", tuple)
 
 
@@ -131,6 +133,8 @@ async def plan(
     crew_at: str | None = None,
 ) -> None:
     """Reads what is open, plans it (large runs with helpers at a Redis), audits the plan and keeps it as decisions."""
+    async with db.connection() as tx:
+        due = await newest_due(tx)
     problem, told = await read_problem(
         db, run_id=run_id, now=now, policies=policies, is_for_all=is_for_all, which=which
     )
@@ -159,6 +163,8 @@ async def plan(
     async with db.transaction() as tx:
         await kept.keep(tx, run_id=run_id, packed=packed)
         await keep_plan(tx, run_id=run_id, problem=problem, found=found)
+        if not dry_run:
+            await drop_planned_due(tx, run_id=run_id, upto=due, is_all=which == ALL_OPEN)
         await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
 
 

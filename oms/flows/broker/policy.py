@@ -1,5 +1,6 @@
 """Policies are drafted by one person, approved by another, in force from a moment, and rolled back."""
 
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -33,13 +34,17 @@ class VersionView(msgspec.Struct, frozen=True):
     sentences: list[str] = []
 
 
-class _Waiting(msgspec.Struct, frozen=True):
+class _Scoped(msgspec.Struct, frozen=True):
     order_id: str
     channel: str
     method: str
     priority: int
     promise_days: int | None
     value_cents: int
+
+
+class _Waiting(_Scoped, frozen=True):
+    id: UUID
     lines: list[str]
     untold: list[str]
     days: int
@@ -54,14 +59,8 @@ class GivenUp(msgspec.Struct, frozen=True):
     on: date | None = None
 
 
-class _Released(msgspec.Struct, frozen=True):
-    fulfillment_id: UUID
-    order_id: str
-    channel: str
-    method: str
-    priority: int
-    promise_days: int | None
-    value_cents: int
+class _Released(_Scoped, frozen=True):
+    id: UUID
     minutes: int
 
 
@@ -200,20 +199,9 @@ async def too_late(db: Database, *, now: datetime) -> list[GivenUp]:
         ]
         if not days:
             return []
-        found: list[GivenUp] = []
-        after = UUID(int=0)
-        while True:
-            page = await waiting_orders(
-                tx, now=now, before=now - timedelta(days=min(days)), after=after, limit=WAITING_AT_ONCE
-            )
-            for o in page:
-                subject = Subject(o.order_id, o.channel, o.method, o.priority, o.promise_days, o.value_cents)
-                place = policy_for(policies, subject)
-                if place is not None and (given := _given_up(o, policies[place], now=now)) is not None:
-                    found.append(given)
-            if len(page) < WAITING_AT_ONCE:
-                return found
-            after = UUID(page[-1].order_id)
+        waiting = await _all(waiting_orders, tx, now=now, before=now - timedelta(days=min(days)))
+    found = [_given_up(o, p, now=now) for o in waiting if (p := _policy_of(policies, o)) is not None]
+    return [given for given in found if given is not None]
 
 
 async def unaccepted(db: Database, *, now: datetime) -> list[Unaccepted]:
@@ -223,23 +211,33 @@ async def unaccepted(db: Database, *, now: datetime) -> list[Unaccepted]:
         minutes = [p.body.recall_after_minutes for p in policies if p.body.recall_after_minutes is not None]
         if not minutes:
             return []
-        found: list[Unaccepted] = []
-        after = UUID(int=0)
-        while True:
-            page = await released_work(
-                tx, now=now, before=now - timedelta(minutes=min(minutes)), after=after, limit=WAITING_AT_ONCE
-            )
-            for f in page:
-                place = policy_for(
-                    policies, Subject(f.order_id, f.channel, f.method, f.priority, f.promise_days, f.value_cents)
-                )
-                limit = None if place is None else policies[place].body.recall_after_minutes
-                if place is not None and limit is not None and f.minutes >= limit:
-                    why = f"not accepted within {limit} minutes: policy {policies[place].code}"
-                    found.append(Unaccepted(f.fulfillment_id, why))
-            if len(page) < WAITING_AT_ONCE:
-                return found
-            after = page[-1].fulfillment_id
+        released = await _all(released_work, tx, now=now, before=now - timedelta(minutes=min(minutes)))
+    found = []
+    for f in released:
+        policy = _policy_of(policies, f)
+        limit = None if policy is None else policy.body.recall_after_minutes
+        if policy is not None and limit is not None and f.minutes >= limit:
+            why = f"not accepted within {limit} minutes: policy {policy.code}"
+            found.append(Unaccepted(f.id, why))
+    return found
+
+
+async def _all(read: Callable[..., Awaitable[list[Any]]], tx: Connection, **given: Any) -> list[Any]:
+    """All rows of a statement that gives so many after an id."""
+    found: list[Any] = []
+    after = UUID(int=0)
+    while True:
+        page = await read(tx, after=after, limit=WAITING_AT_ONCE, **given)
+        found += page
+        if len(page) < WAITING_AT_ONCE:
+            return found
+        after = page[-1].id
+
+
+def _policy_of(policies: list[Version], row: _Scoped) -> Version | None:
+    subject = Subject(row.order_id, row.channel, row.method, row.priority, row.promise_days, row.value_cents)
+    place = policy_for(policies, subject)
+    return None if place is None else policies[place]
 
 
 def _given_up(o: _Waiting, policy: Version, *, now: datetime) -> GivenUp | None:
