@@ -23,7 +23,7 @@ from brokering.rounds import State, fill
 from brokering.tasks import Executor, Task, added, packed, shards_of
 
 STEPS_MAX = 90
-PIECES_MAX = 60
+PIECES_MAX = 600
 PROCESSES = 2
 ORDERS_ALONE_MAX = 3000
 """Up to so many orders a second process costs more time than it saves."""
@@ -101,7 +101,7 @@ def _brokered(
     if remaining(PIECES_SHARE) > 0 and pieces_max > 0 and m.orders:
         near = Near(m, price, run.of_shards("near", price))
         improve(
-            m, state, everyone, near, price, run.pieces, most=pieces_max, remaining=lambda: remaining(PIECES_SHARE),
+            m, state, everyone, near, price, run.pieces, most=pieces_max, seed=seed, remaining=lambda: remaining(PIECES_SHARE),
             between=lambda: _flow(m, state, singles, price),
             tell=lambda n: progress("pieces", n, pieces_max) if progress else None,
         )  # fmt: skip

@@ -4,20 +4,24 @@ What a plan costs more than the bound is, exactly, the sum of what orders regret
 price, plus work left over at its price. So the pieces grow around those losses.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from brokering.evaluate import order_cents
-from brokering.matrix import Floats, Ints, Matrix, spans
+from brokering.matrix import Bools, Floats, Ints, Matrix, spans
 from brokering.near import Near
 from brokering.prices import Prices
 from brokering.rounds import State
 
-LOSS_CENTS = (10, 5, 2)
-PIECE_ORDERS = (4000, 12_000, 4000)
+LOSS_CENTS = (100, 40, 10)
+"""Orders that lose more are hot, pass by pass; the last holds on."""
+PIECE_ORDERS = 2500
+PASSES_MAX = 50
+WORTH_CENTS = 30
+GAIN_MIN = 2e-4
+LEVELS = 3
 PIECE_SECONDS_MAX = 20.0
 AT_ONCE = 2
 """Pieces planned side by side, however many processes there are: the plan does not depend on their number."""
@@ -46,56 +50,72 @@ def losses(m: Matrix, state: State, orders: Ints, price: Prices, near: Near) -> 
     return regret, lost
 
 
-def pieces(near: Near, orders: Ints, regret: Floats, lost: Floats, limit: float, size: int) -> list[Ints]:
-    """Orders around losses above `limit`, in pieces of at most `size` that share contested rows; greatest loss first."""
+def pieces(
+    near: Near, orders: Ints, regret: Floats, lost: Floats, limit: Floats, size: int, random: np.random.Generator
+) -> list[Ints]:  # fmt: skip
+    """Orders around losses above `limit` [O], in pieces of about `size` that share contested rows; greatest loss first."""
     allowed = np.zeros(len(regret), bool)
     allowed[orders] = True
-    hot = allowed & (regret > limit)
-    hot_rows = lost > limit
-    for o in np.flatnonzero(hot).tolist():
-        hot_rows[near.rows[near.rows_first[o] : near.rows_first[o + 1]]] = True
-    free = hot.copy()
-    for r in np.flatnonzero(hot_rows).tolist():
-        free[near.orders[near.orders_first[r] : near.orders_first[r + 1]]] = True
-    free &= allowed
-    found: list[Ints] = []
-    piece: list[int] = []
-    for seed in np.argsort(-regret, kind="stable").tolist():
+    hot = np.flatnonzero(allowed & (regret > limit))
+    hot_rows = lost > limit.min(initial=0)
+    hot_rows[near.rows_of(hot)] = True
+    free = np.zeros(len(regret), bool)
+    free[hot] = True
+    free[near.orders_of(np.flatnonzero(hot_rows))] = True
+    found = in_a_band(near, np.flatnonzero(free & allowed), hot_rows, size, random)
+    cuts = np.arange(-int(random.integers(size)), len(found), size)
+    some = [found[max(0, c) : c + size] for c in cuts.tolist()]
+    worth = [float(regret[p].sum()) for p in some]
+    return [some[n] for n in np.argsort(np.negative(worth), kind="stable") if worth[n] >= WORTH_CENTS]
+
+
+def in_a_band(near: Near, orders: Ints, rows: Bools, size: int, random: np.random.Generator) -> Ints:
+    """Orders one after the other such that those that share contested rows stand close (Cuthill & McKee)."""
+    open_rows = rows & (np.diff(near.orders_first) <= size)
+    free = np.zeros(len(near.value), bool)
+    free[orders] = True
+    reached = np.zeros(len(near.value), bool)
+    reached[near.orders_of(np.flatnonzero(open_rows))] = True
+    found: list[Ints] = [orders[~reached[orders]]]
+    for seed in random.permutation(orders[reached[orders]]).tolist():
         if not free[seed]:
             continue
+        frontier = np.array([seed])
         free[seed] = False
-        queue = deque([seed])
-        while queue:
-            o = queue.popleft()
-            piece.append(o)
-            for r in near.rows[near.rows_first[o] : near.rows_first[o + 1]].tolist():
-                if not hot_rows[r]:
-                    continue
-                others = near.orders[near.orders_first[r] : near.orders_first[r + 1]]
-                others = others[free[others]]
-                free[others] = False
-                queue.extend(others.tolist())
-            if len(piece) + len(queue) >= size:
-                piece.extend(queue)
-                found.append(np.array(piece[:size]))
-                free[piece[size:]] = True
-                piece = []
-                break
-    if piece:
-        found.append(np.array(piece))
-    return found
+        while len(frontier):
+            found.append(frontier)
+            around = first_of_each(near.rows_of(frontier))
+            around = around[open_rows[around]]
+            open_rows[around] = False
+            frontier = first_of_each(near.orders_of(around))
+            frontier = frontier[free[frontier]]
+            free[frontier] = False
+    return np.concatenate(found)
+
+
+def first_of_each(values: Ints) -> Ints:
+    """Distinct values in the order in which they come first."""
+    firsts = np.unique(values, return_index=True)[1]
+    return values[np.sort(firsts)]
 
 
 def improve(
-    m: Matrix, state: State, orders: Ints, near: Near, price: Prices, plan: Planner, *, most: int,
+    m: Matrix, state: State, orders: Ints, near: Near, price: Prices, plan: Planner, *, most: int, seed: int,
     remaining: Callable[[], float], between: Callable[[], None], tell: Callable[[int], None],
 ) -> None:  # fmt: skip
-    """Replans at most `most` pieces, those that lose most first, while time remains."""
-    done = 0
-    for level in range(len(LOSS_CENTS)):
+    """Replans at most `most` pieces, those that lose most first, while time remains.
+
+    Each pass cuts them elsewhere, by `seed`, and asks for more loss of orders that it could not help; a pass that wins
+    little is followed by one whose orders have more plans to choose among.
+    """
+    random = np.random.default_rng(seed)
+    tries = np.zeros(m.orders)
+    done = level = 0
+    cost = order_cents(m, state, orders).sum()
+    for n in range(PASSES_MAX):
         regret, lost = losses(m, state, orders, price, near)
-        found = pieces(near, orders, regret, lost, LOSS_CENTS[level], PIECE_ORDERS[level])
-        found.sort(key=lambda p: -regret[p].sum())
+        limit = LOSS_CENTS[min(n, len(LOSS_CENTS) - 1)] * (1 + tries)
+        found = pieces(near, orders, regret, lost, limit, PIECE_ORDERS, random)
         while found:
             some = found[: min(AT_ONCE, most - done)]
             del found[: len(some)]
@@ -105,6 +125,13 @@ def improve(
             done += len(some)
             tell(done)
         between()
+        tries[regret > limit] += 1
+        was, cost = cost, order_cents(m, state, orders).sum()
+        if was - cost < GAIN_MIN * cost:
+            level += 1
+            tries[:] = 0
+            if level == LEVELS:
+                return
 
 
 def side_by_side(

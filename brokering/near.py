@@ -3,7 +3,7 @@
 import numpy as np
 
 from brokering.columns import columns, usage
-from brokering.matrix import Floats, Ints, Matrix
+from brokering.matrix import Floats, Ints, Matrix, spans
 from brokering.prices import Group, Prices, at_prices, solve_group
 
 NEAR_CENTS = 150
@@ -42,6 +42,16 @@ class Near:
         self.rows_first, self.rows = _lists(pair // size, pair % size, m.orders)
         back = np.argsort(pair % size, kind="stable")
         self.orders_first, self.orders = _lists((pair % size)[back], (pair // size)[back], size)
+
+    def rows_of(self, orders: Ints) -> Ints:
+        """The contested rows of orders, one after the other."""
+        rows: Ints = self.rows[spans(self.rows_first[orders], self.rows_first[orders + 1])]
+        return rows
+
+    def orders_of(self, rows: Ints) -> Ints:
+        """The orders of contested rows, one after the other."""
+        orders: Ints = self.orders[spans(self.orders_first[rows], self.orders_first[rows + 1])]
+        return orders
 
 
 def _lists(key: Ints, value: Ints, size: int) -> tuple[Ints, Ints]:

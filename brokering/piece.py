@@ -8,9 +8,9 @@ from brokering.matrix import Floats, Ints, Matrix, spans
 from brokering.prices import Prices, candidates, with_rows
 from brokering.rounds import State
 
-PLANS = (6, 6, 16)
-WITHIN_CENTS = (300, 300, 1200)
-GAPS = (4e-4, 2e-4, 1e-4)
+PLANS = (12, 18, 24)
+WITHIN_CENTS = (500, 800, 1100)
+GAPS = (1e-4, 1e-4, 1e-4)
 """A piece this near its own best is good enough."""
 
 
