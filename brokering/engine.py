@@ -31,7 +31,7 @@ SHARD_ORDERS = 125_000
 FIRST_CENTS, AGAIN_CENTS, WARM_CENTS = 200.0, 200.0, 40.0
 """Of the first price step: from nothing, with candidates chosen again, from prices of a run before."""
 PRICES_SHARE = 0.4
-PIECES_SHARE = 0.9
+PIECES_SHARE = 0.93
 Progress = Callable[[str, int, int], None]
 PHASES = ("read", "prices", "bound", "rounds", "improved", "explained")
 
