@@ -38,6 +38,7 @@ DOORS = (
     "reservations",
     "orders",
     "updates",
+    "posts",
     "fulfillments",
     "work",
     "collections",

@@ -296,6 +296,19 @@ def push(channel: str | None, reset: bool, is_json: bool) -> None:
 
 
 @main.command()
+@click.argument("source", required=False)
+@click.option("--replay", is_flag=True, help="Tell again what it refused or nobody took.")
+@as_json
+def posts(source: str | None, replay: bool, is_json: bool) -> None:
+    """Tell SOURCE (or all) what began with us and is due, and show what each has not acknowledged."""
+    from oms.commands import post_now
+
+    told = settle(lambda house: post_now(house, source=source, replay=replay))
+    show(told, is_json=is_json, text=lambda t: "\n".join(t.lines()))
+    sys.exit(NEEDS_A_PERSON if any(c.state == "dead" for c in told.waiting) else 0)
+
+
+@main.command()
 @as_json
 def verify(is_json: bool) -> None:
     """Fold the ledger again and compare it with stock and availability; exit 1 on any difference."""

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,9 @@ from connectors.feeds.folder import Delivery, Sidecar
 from connectors.feeds.stream import Source as Stream
 from connectors.feeds.tabular import Reader
 from oms import morning as the_morning
-from oms.db import Sql
+from oms.db import Database, Sql
 from oms.errors import BadInput, NotFound
-from oms.flows import broker, reconcile
+from oms.flows import broker, posts, reconcile
 from oms.flows.ingest import acknowledge, apply, messages, stage
 from oms.flows.network import load
 from oms.flows.order.parked import unpark_lines
@@ -53,6 +54,35 @@ class LoadedFile(msgspec.Struct, frozen=True):
             return f"{self.file}: {self.created} created, {self.changed} changed, {self.unchanged} unchanged{waited}"
         rows = "\n".join(f"  row {r.row}, {r.field}: {r.reason}" for r in self.refused[:20])
         return f"{self.file}: refused, nothing of it was applied ({len(self.refused)} rows)\n{rows}"
+
+
+class PostedNow(msgspec.Struct, frozen=True):
+    """Movements that arrived at their sources now, dead batches that were told again, and what is not acknowledged."""
+
+    arrived: int
+    replayed: int
+    waiting: list[posts.Counted]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        again = f", {self.replayed} dead batches told again" if self.replayed else ""
+        return [f"{self.arrived} movements arrived{again}"] + [
+            f"  {c.source}: {c.posts:,} {c.state}" + (", not acknowledged" if c.state == "sent" else "")
+            for c in self.waiting
+        ]
+
+
+async def post_now(house: House, *, source: str | None, replay: bool) -> PostedNow:
+    """Tells sources what is due of what began with us; NotFound where there is no such source."""
+    if source is not None and await acknowledge.source_id_named(house.db, source) is None:
+        raise NotFound(f"There is no source {source!r}. Load it first: oms load sources FILE.")
+    again = await posts.replay(house.db, batch_id=None, source=source, who=WHO) if replay else 0
+
+    async def take(db: Database, code: str, references: Sequence[str], at: datetime) -> None:
+        await acknowledge.posted(db, source=code, references=references, at=at, who=WHO)
+
+    arrived = await posts.send_due(house.db, acknowledge=take, now=clock(), chance=random.random, source=source)
+    return PostedNow(arrived, again, [c for c in await posts.counted(house.db) if source in (None, c.source)])
 
 
 async def load_files(house: House, *, kind: str, files: Sequence[str]) -> list[LoadedFile]:

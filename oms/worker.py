@@ -8,7 +8,7 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,10 +25,10 @@ from oms.cache import Cache
 from oms.db import START_SECONDS_MAX, Database
 from oms.deliver import deliver
 from oms.errors import Conflict
-from oms.flows import broker, fulfill, govern, reconcile, reserve, schedule
+from oms.flows import broker, fulfill, govern, posts, reconcile, reserve, schedule
 from oms.flows.broker import crew, kept, online, policy, what_if
 from oms.flows.fulfill import answers, collect, handoff
-from oms.flows.ingest import apply, messages
+from oms.flows.ingest import acknowledge, apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.network import rules
 from oms.flows.order import change, updates
@@ -49,6 +49,7 @@ NEVER_MINUTES = 100_000
 """More than a day has."""
 PUSHES_KEPT_DAYS = 30
 UPDATES_KEPT_DAYS = 90
+POSTS_KEPT_DAYS = 90
 
 Context = dict[str, Any]
 
@@ -85,10 +86,16 @@ async def sweep(ctx: Context) -> None:
         ("reminders", collect.remind(db, now=now)),
         ("escalation", govern.escalate(db, now=now)),
         ("announcements", govern.announce_due(db, deliver=deliver, now=now, chance=random.random)),
+        ("posts", posts.send_due(db, acknowledge=take_posted, now=now, chance=random.random)),
         ("updates", updates.tell_due(db, deliver=deliver, now=now, chance=random.random)),
     ):
         await _safely(what, work)
     await cache.wake("project")
+
+
+async def take_posted(db: Database, source: str, references: Sequence[str], at: datetime) -> None:
+    """What a source says in its answer that it has posted of ours."""
+    await acknowledge.posted(db, source=source, references=references, at=at, who="oms")
 
 
 async def watch(ctx: Context) -> None:
@@ -99,6 +106,7 @@ async def watch(ctx: Context) -> None:
     await rules.share(db, ctx["cache"], now=now)
     await overdue.watch(db, now=now)
     await plan.plan(db, now=now)
+    await posts.alarm(db, now=now)
     await ctx["cache"].wake("project")
 
 
@@ -167,6 +175,7 @@ async def forget(ctx: Context) -> None:
     settings: Settings = ctx["settings"]
     await asked.forget(ctx["db"], before=clock() - timedelta(days=settings.enquiries_kept_days))
     await kept.forget(ctx["db"], before=clock() - timedelta(days=settings.runs_kept_days))
+    await posts.forget(ctx["db"], before=clock() - timedelta(days=POSTS_KEPT_DAYS))
     await updates.forget(ctx["db"], before=clock() - timedelta(days=UPDATES_KEPT_DAYS))
     await outbox.prune(ctx["db"], before=clock() - timedelta(days=PUSHES_KEPT_DAYS))
 

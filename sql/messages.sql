@@ -67,6 +67,11 @@ select n.reference, l.sku_id, f.location_id, l.quantity
   join fulfillment f using (fulfillment_id)
  where not exists (select from movement m where m.source_id = 1 and m.message_id = n.reference and m.kind <> 'baseline');
 
+-- name: acknowledge_posts
+-- What a source has posted of ours, it need not be told again.
+update post set acknowledged_at = clock_timestamp()
+ where source_id = :source_id and reference = any(:message_refs::text[]) and acknowledged_at is null;
+
 -- name: expect
 -- Units in transit to a location: expected, never on hand, less those whose receipt came before their transfer.
 insert into incoming (source_id, reference, sku_id, location_id, kind, quantity, due_on)

@@ -121,7 +121,7 @@ select s.code, jsonb_build_object(
          'code', s.code, 'name', s.name, 'kind', s.kind, 'quantity_kind', s.quantity_kind,
          'order_level', s.order_level, 'window_seconds', s.window_seconds, 'deducts_at', s.deducts_at,
          'acknowledges', s.acknowledges, 'absent_is_zero', s.absent_is_zero, 'sums_rows', s.sums_rows,
-         'deducted_holds', s.deducted_holds, 'additions', s.additions, 'gates', s.gates, 'folder', s.folder,
+         'deducted_holds', s.deducted_holds, 'additions', s.additions, 'gates', s.gates, 'folder', s.folder, 'posts', s.posts,
          'morning_at', to_char(s.morning_at, 'HH24:MI'), 'time_zone', s.time_zone,
          'tolerance_days', s.tolerance_days, 'stale_after_seconds', s.stale_after_seconds,
          'owns', coalesce((
@@ -143,14 +143,14 @@ select s.code, jsonb_build_object(
 -- name: write_sources
 -- Makes or changes sources, without what they own.
 insert into source (code, name, kind, quantity_kind, order_level, window_seconds, deducts_at, acknowledges,
-                    absent_is_zero, sums_rows, deducted_holds, additions, gates, folder, morning_at, time_zone,
+                    absent_is_zero, sums_rows, deducted_holds, additions, gates, folder, posts, morning_at, time_zone,
                     tolerance_days, stale_after_seconds)
 select code, name, kind, quantity_kind, order_level, window_seconds, deducts_at, acknowledges, absent_is_zero,
-       sums_rows, deducted_holds, additions, gates, folder, morning_at, time_zone, tolerance_days,
+       sums_rows, deducted_holds, additions, gates, folder, posts, morning_at, time_zone, tolerance_days,
        stale_after_seconds
   from jsonb_to_recordset(:rows) as r(code text, name text, kind text, quantity_kind text, order_level text,
        window_seconds int, deducts_at text, acknowledges boolean, absent_is_zero boolean, sums_rows boolean,
-       deducted_holds text[], additions jsonb, gates jsonb, folder text, morning_at time, time_zone text,
+       deducted_holds text[], additions jsonb, gates jsonb, folder text, posts jsonb, morning_at time, time_zone text,
        tolerance_days int, stale_after_seconds int)
 on conflict (code) do update
   set name = excluded.name, kind = excluded.kind, quantity_kind = excluded.quantity_kind,
@@ -158,7 +158,7 @@ on conflict (code) do update
       deducts_at = excluded.deducts_at, acknowledges = excluded.acknowledges,
       absent_is_zero = excluded.absent_is_zero, sums_rows = excluded.sums_rows,
       deducted_holds = excluded.deducted_holds, additions = excluded.additions, gates = excluded.gates,
-      folder = excluded.folder, morning_at = excluded.morning_at, time_zone = excluded.time_zone,
+      folder = excluded.folder, posts = excluded.posts, morning_at = excluded.morning_at, time_zone = excluded.time_zone,
       tolerance_days = excluded.tolerance_days, stale_after_seconds = excluded.stale_after_seconds;
 
 -- name: disown

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 
 from oms.access import Actor
 from oms.db import Database
@@ -27,7 +27,7 @@ class UpdatesPage(msgspec.Struct, frozen=True):
 async def list_updates(
     *,
     db: Database,
-    is_in: Annotated[Literal["due", "done", "dead"] | None, Parameter(query="state")] = None,
+    is_in: Annotated[Literal["due", "done", "dead"] | None, QueryParameter(name="state")] = None,
     channel: str | None = None,
     number: str | None = None,
     cursor: UUID | None = None,

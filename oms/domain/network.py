@@ -109,6 +109,7 @@ class Source(Row, frozen=True, kw_only=True):
     additions: dict[str, Literal["at_once", "baseline", "approver", "inspection", "put_away"]] | UnsetType = UNSET
     gates: dict[str, Any] | UnsetType = UNSET
     folder: Text | UnsetType | None = UNSET
+    posts: dict[str, Any] | UnsetType = UNSET
     morning_at: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
     time_zone: Text | UnsetType = UNSET
     tolerance_days: Annotated[int, Meta(ge=0, le=365)] | UnsetType = UNSET
@@ -262,7 +263,7 @@ KINDS: dict[str, Kind] = {
         Kind("sources", "source", Source, needs=("kind",), defaults={
             "name": "", "quantity_kind": "physical", "order_level": "window", "window_seconds": 900,
             "deducts_at": "ship", "acknowledges": True, "absent_is_zero": False, "sums_rows": False,
-            "deducted_holds": [], "additions": {}, "gates": {}, "folder": None, "morning_at": None,
+            "deducted_holds": [], "additions": {}, "gates": {}, "folder": None, "posts": {}, "morning_at": None,
             "time_zone": "UTC", "tolerance_days": 1, "stale_after_seconds": 129600, "owns": [], "status_map": []}),
         Kind("skus", "sku", Sku, defaults={
             "name": "", "price_cents": None, "value_cents": None, "weight_grams": None, "barcodes": [],

@@ -156,7 +156,9 @@ async def test_a_morning_that_was_killed_and_is_run_again_ends_as_if_nothing_had
     assert steps >= STEPS
     assert len(retailer.dying_morning(step)) == step
     async with retailer.db.transaction() as tx:  # the time of the dead one's lease goes by
-        await tx.execute("update push set leased_until = clock_timestamp() where state = 'due' and leased_until is not null")
+        await tx.execute(
+            "update push set leased_until = clock_timestamp() where state = 'due' and leased_until is not null"
+        )
     again = retailer.morning()
     assert again.returncode in (0, 3), again.stderr
     assert (await verify(retailer.db))[1] == []

@@ -58,6 +58,7 @@ class Unposted(msgspec.Struct, frozen=True):
 
 
 ours = sql.rows("ours", Ours)
+acknowledge_posts = sql.run("acknowledge_posts")
 unposted = sql.rows("unposted", Unposted)
 source_id_of = sql.maybe("source_id_of", int)
 
@@ -84,6 +85,7 @@ async def take(
         "messages": [s.reference for s in said], "sequences": [s.sequence for s in said], "at": [s.at for s in said],
     }  # fmt: skip
     await ledger.acknowledge(tx, **given)
+    await acknowledge_posts(tx, source_id=source_id, message_refs=given["messages"])
     await ledger.deduct(tx, source_id=source_id, **given)
     undone = [s for s in said if s.reference.endswith(UNDONE)]
     if undone:

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from brokering.policies import read_body
+from connectors.channels import SettingsWrong
+from connectors.posts.opened import poster_of
 from oms import ledger
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
@@ -137,6 +139,12 @@ async def load(
             refused += [
                 RefusedRow(row.row, *fault) for row in given for fault in network.faults_of_rule(after[row.key])
             ]
+        if kind == "sources":
+            refused += [
+                RefusedRow(row.row, "posts", fault)
+                for row in given
+                if (fault := fault_of_posts(after[row.key]["posts"]))
+            ]
         if kind == "policies":
             refused += [
                 RefusedRow(row.row, "body", fault)
@@ -163,6 +171,16 @@ async def load(
             for name in ("project", "parked"):
                 await cache.wake(name)
     return Loaded(kind, created, len(changed) - created, len(given) - len(changed))
+
+
+def fault_of_posts(settings: dict[str, Any]) -> str | None:
+    """What is wrong with how a source is told of what began with us, or None; {} tells it nothing."""
+    try:
+        if settings:
+            poster_of(settings)
+    except SettingsWrong as error:
+        return str(error)
+    return None
 
 
 def fault_of_policy(body: dict[str, Any]) -> str | None:
