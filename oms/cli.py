@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 NEEDS_A_PERSON = 3
 KINDS = ("locations", "pools", "channels", "sources", "skus", "kits", "units", "aliases", "sku_aliases",
-         "location_aliases", "incoming", "rules", "transits", "policies", "listeners")  # fmt: skip
+         "location_aliases", "incoming", "rules", "transits", "policies", "parties", "stock_owners", "transfer_prices",
+         "listeners")  # fmt: skip
 ROLES = ("storefront", "associate", "integrator", "planner", "operator", "approver", "admin")
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print the result as JSON.")

@@ -64,6 +64,7 @@ class _Part(msgspec.Struct, frozen=True):
 lock_network = sql.run("lock_network")
 known = sql.rows("known", _Known)
 doubles = sql.rows("doubles", _Double)
+parties_in_use = sql.rows("parties_in_use", str)
 sku_ids = sql.rows("sku_ids", int)
 kit_components = sql.rows("kit_components", _Part)
 own = sql.rows("own", _Taken)
@@ -86,6 +87,9 @@ ANALYZE = {
 }
 """What the planner is told of a kind after many rows; never of a table that is empty, which it would believe for good."""
 ANALYZE_ROWS_MIN = 1000
+REFERRED = ("location", "pool", "source", "sku", "channel", "division", "party")
+EVERY = {("stock_owners", "location", "*"), ("transfer_prices", "buyer", "*")}
+"""What stands for every object, where a code is expected."""
 WRITE = {name: sql.run(f"write_{name}") for name in KINDS if name != "kits"}
 
 
@@ -136,6 +140,12 @@ async def load(
         if kind == "rules":
             refused += [
                 RefusedRow(row.row, *fault) for row in given for fault in network.faults_of_rule(after[row.key])
+            ]
+        if kind == "transfer_prices":
+            refused += [
+                RefusedRow(row.row, *fault)
+                for row in given
+                for fault in network.faults_of_transfer_price(after[row.key])
             ]
         if kind == "policies":
             refused += [
@@ -192,7 +202,7 @@ async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given])
         named += [
             (row.row, field, of, row.body[field])
             for field, of in kind.refers.items()
-            if row.body.get(field) is not None
+            if row.body.get(field) is not None and (kind.name, field, row.body[field]) not in EVERY
         ]
         named += [(row.row, "locations", "location", code) for code in row.body.get("locations", [])]
         named += [
@@ -202,14 +212,15 @@ async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given])
         named += [
             (row.row, "substitutes", "sku", code) for code in row.body.get("substitutes", []) if code not in new_skus
         ]
-    wanted: dict[str, set[str]] = {name: set() for name in ("location", "pool", "source", "sku", "channel")}
+    wanted: dict[str, set[str]] = {name: set() for name in REFERRED}
     for _, _, of, code in named:
         wanted[of].add(code)
     exist = {
         (found.kind, found.code)
         for found in await known(
             tx, locations=sorted(wanted["location"]), pools=sorted(wanted["pool"]), sources=sorted(wanted["source"]),
-            skus=sorted(wanted["sku"]), channels=sorted(wanted["channel"]),
+            skus=sorted(wanted["sku"]), channels=sorted(wanted["channel"]), divisions=sorted(wanted["division"]),
+            parties=sorted(wanted["party"]),
         )
     }  # fmt: skip
     return [RefusedRow(row, field, f"no {of} has the code {code!r}") for row, field, of, code in named
@@ -247,6 +258,11 @@ async def refused_by_kind(tx: Connection, kind: str, given: Sequence[Given]) -> 
             RefusedRow(row.row, "substitutes", "a sku is no substitute of itself")
             for row in given if row.key[0] in row.body.get("substitutes", [])
         ]  # fmt: skip
+    if kind == "parties":
+        others = {row.key[0] for row in given if row.body.get("kind", "division") != "division"}
+        in_use = set(await parties_in_use(tx, codes=sorted(others)))
+        why = "locations or channels are its: it is a division"
+        return [RefusedRow(row.row, "kind", why) for row in given if row.key[0] in in_use]
     if kind == "pools":
         present = {pool.code for pool in await READ["pools"](tx, codes=None, after="", limit=None)}
         if len(present | {row.key[0] for row in given}) > POOLS_MAX:
