@@ -73,7 +73,7 @@ create table owed (
   return_id      uuid,
   quantity       int not null check ((kind = 'return') = (quantity < 0) and quantity <> 0),
   price_cents    int,                                -- of one unit, as the order's line says
-  of_id          bigint references owed,             -- whose amount it is a part of
+  of_id          bigint references owed,             -- the sale that came back, which its amount is a part of
   skipped        int not null default 0 check (skipped >= 0), -- units of that one that came back before
   happened_at    timestamptz not null,
   check (kind <> 'return' or of_id is not null)
@@ -81,6 +81,7 @@ create table owed (
 create index on owed (line_id);
 create index on owed (of_id);
 create index owed_waiting on owed (owed_id) where state = 'waiting';
+create index owed_waits_for on owed (waits_for) where state = 'waiting';
 
 create table settlement_period (
   period       text primary key check (period ~ '^\d{4}-(0[1-9]|1[0-2])$'),

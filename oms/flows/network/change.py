@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from brokering.policies import read_body
-from oms import ledger
+from oms import ledger, owed
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain import network
@@ -87,6 +87,8 @@ ANALYZE = {
 }
 """What the planner is told of a kind after many rows; never of a table that is empty, which it would believe for good."""
 ANALYZE_ROWS_MIN = 1000
+PRICED_BY = ("parties", "locations", "channels", "skus", "stock_owners", "transfer_prices")
+"""Kinds that may say what an entry of a settlement waits for."""
 REFERRED = ("location", "pool", "source", "sku", "channel", "division", "party")
 EVERY = {("stock_owners", "location", "*"), ("transfer_prices", "buyer", "*")}
 """What stands for every object, where a code is expected."""
@@ -349,6 +351,8 @@ async def consequences(
         await ledger.touch(tx, await sku_ids(tx, codes=sorted(skus)))
     if kind == "rules":
         await raise_exceptions(tx, [_waiting(body, who) for body in changed.values() if network.is_large(body)])
+    if kind in PRICED_BY:
+        await owed.make_entries(tx, None, who=who)
     if kind in ("skus", "sku_aliases"):
         codes = {body.get("sku") or body["code"] for body in changed.values()}
         await flag_doubles(tx, codes=sorted(codes))
