@@ -48,6 +48,7 @@ DOORS = (
     "runs",
     "what_if",
     "policies",
+    "settlements",
     "exceptions",
     "network",
     "pushes",
