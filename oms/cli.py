@@ -332,6 +332,25 @@ def reconcile(source: str, file: str, is_json: bool) -> None:
 
 
 @main.command()
+@click.argument("period")
+@click.option("--csv", "is_csv", is_flag=True, help="Print the report as CSV: a row per pair, currency and kind.")
+@as_json
+def settlement(period: str, is_csv: bool, is_json: bool) -> None:
+    """Who owes whom in PERIOD, like 2026-11; ends with 3 while units of it still wait for a price."""
+    from oms.commands import settlement_csv, settlement_lines
+    from oms.flows.settlement import report
+
+    if is_csv and is_json:
+        raise click.UsageError("--csv or --json, not both")
+    found = settle(lambda house: report(house.db, period=period))
+    if is_csv:
+        click.echo(settlement_csv(found), nl=False)
+    else:
+        show(found, is_json=is_json, text=lambda r: "\n".join(settlement_lines(r)))
+    sys.exit(NEEDS_A_PERSON if found.waiting else 0)
+
+
+@main.command()
 @click.argument("source")
 @click.argument("message")
 @as_json
