@@ -13,7 +13,8 @@ import pytest
 from oms import access
 from oms.db import Database
 from oms.errors import BadInput, Conflict, NotFound
-from oms.flows import fulfill, network, returns, settlement
+from oms.flows import broker, fulfill, network, returns, settlement
+from oms.flows.broker import planning
 from oms.flows.fulfill import answers, handover
 from oms.flows.order import change
 from oms.flows.settlement import Entry
@@ -210,6 +211,38 @@ async def test_what_a_kit_is_made_of_is_owed_by_its_parts(db: Database, net: Net
     order_id = await captured(db, order(net, "N1", ("C", 1), pickup_location="S1"))
     await ship(db, await work_of(db, order_id, order_id))
     assert sorted(await told(db)) == [("sale", "stores", "web", 1, 167), ("sale", "stores", "web", 2, 333)]
+
+
+# what it costs when it is brokered
+
+
+async def went(db: Database, net: Net, number: str, **more: Any) -> tuple[str, int]:
+    """Where one unit of A goes, and what the transfer cost in the plan."""
+    order_id = await captured(db, order(net, number, ("A", 1), **more))
+    run = await broker.run(db, who="test", now=NOW, seconds=1)
+    asked = "select code from fulfillment join location using (location_id) where order_id = $1"
+    return await ask(db, asked, order_id), run.summary["cost_by_term"].get("transfer", 0)
+
+
+async def test_anothers_unit_costs_its_price_beyond_the_cost_of_an_own_one(db: Database, net: Net) -> None:
+    await load(db, "locations", {"code": "W1", "division": "stores"}, {"code": "S1", "division": "web"})
+    assert await went(db, net, "N1") == ("W1", 0)
+    await price(db, "p", "stores", 601, sku="A")
+    assert await went(db, net, "N2") == ("W1", 1)
+    await price(db, "q", "stores", percent=500, percent_of="price", sku="A", buyer="web")
+    assert await went(db, net, "N3") == ("S1", 0)
+    await load(db, "locations", {"code": "W1", "division": "web"})
+    assert await went(db, net, "N4") == ("W1", 0)
+
+
+async def test_where_several_sell_a_sku_in_one_run_its_transfer_is_their_mean(db: Database, net: Net) -> None:
+    await price(db, "p", "stores", 1000)
+    await price(db, "q", "outlet", 1200)
+    for number, channel in (("N1", "web"), ("N2", "local")):
+        await captured(db, order(net, number, ("A", 1), channel=channel))
+    problem, _ = await planning.read_problem(db, run_id=UUID(int=0), now=NOW, policies=[])
+    of = {n.location_id: n.transfer_cents for n in problem.stock}
+    assert of == {net.locations["W1"]: 0, net.locations["S1"]: 400, net.locations["S2"]: 300}
 
 
 # what has no price
