@@ -1,4 +1,4 @@
-"""Who owes whom for units that left or came back, written inside the caller's transaction.
+"""Who owes whom for units that were sold or came back, written inside the caller's transaction.
 
 A fact first, once per fulfillment line or return; its entry at once where a transfer price says what it costs. What has
 no price, or belongs to nobody, waits with an exception until a person has said so: it is never zero.
@@ -41,6 +41,16 @@ class Returned(msgspec.Struct, frozen=True):
     nth: int
 
 
+class Told(msgspec.Struct, frozen=True):
+    """Units that a message says were sold (or, negative, taken back) at a location without an order of ours."""
+
+    reference: str
+    sku_id: int
+    location_id: int
+    quantity: int
+    at: datetime
+
+
 class SoldLine(msgspec.Struct, frozen=True):
     """An order's line whose units come back, and whose those are that are with the customer."""
 
@@ -70,7 +80,7 @@ class Waiting(msgspec.Struct, frozen=True):
     cost_cents: int | None
     sku: str
     location: str
-    channel: str
+    channel: str | None
     owner_id: int | None
     owner: str | None
     owner_kind: str | None
@@ -113,6 +123,7 @@ class Lacking(msgspec.Struct, frozen=True):
 owe_shipped = sql.rows("owe_shipped", int)
 sold_lines = sql.rows("sold_lines", SoldLine)
 owe_returned = sql.rows("owe_returned", int)
+owe_told = sql.rows("owe_told", int)
 lock_periods_open = sql.run("lock_periods_open")
 waiting = sql.rows("waiting", Waiting)
 write_entries = sql.run("write_entries")
@@ -125,6 +136,20 @@ async def shipped(tx: Connection, left: Sequence[Left], *, who: str, at: datetim
     made = await owe_shipped(
         tx, fulfillments=[n.fulfillment_id for n in left], lines=[n.line_id for n in left],
         quantities=[n.quantity for n in left], references=[n.reference for n in left], at=at,
+    )  # fmt: skip
+    if made:
+        await make_entries(tx, made, who=who)
+
+
+async def sold(tx: Connection, told: Sequence[Told], *, who: str) -> None:
+    """Tills sold or took back units: a location's division owes for those of another's stock. Once per reference."""
+    told = [n for n in told if n.quantity]
+    if not told:
+        return
+    made = await owe_told(
+        tx, references=[n.reference for n in told], kinds=["sale" if n.quantity > 0 else "return" for n in told],
+        skus=[n.sku_id for n in told], locations=[n.location_id for n in told], quantities=[n.quantity for n in told],
+        ats=[n.at for n in told],
     )  # fmt: skip
     if made:
         await make_entries(tx, made, who=who)
@@ -217,8 +242,8 @@ def entry_of(w: Waiting) -> Entry | Lacking | None:
         return Lacking(
             f"owner:{w.location}", f"{w.sku} at {w.location} belongs to nobody: give the location a division."
         )
-    if w.buyer_id is None and w.kind == "bought":
-        return Lacking(f"buyer:{w.location}", f"{w.sku} came back to {w.location}: give the location a division.")
+    if w.buyer_id is None and (w.kind == "bought" or w.channel is None):
+        return Lacking(f"buyer:{w.location}", f"{w.location} sold or took back {w.sku}: give the location a division.")
     if w.buyer_id is None:
         return Lacking(f"seller:{w.channel}", f"{w.channel} sold {w.sku} of {w.owner}: give the channel a division.")
     if w.owner_id == w.buyer_id or (w.kind == "return" and w.of_state == "own"):

@@ -57,18 +57,18 @@ language sql stable parallel safe return
 -- What is owed, as facts of the transaction in which units changed hands; its entry is made when its price is known.
 create table owed (
   owed_id        bigint generated always as identity primary key,
-  reference      text not null unique,               -- once: of the fulfillment's line, or of the return's
+  reference      text not null unique,               -- once: of the fulfillment's line, the return's, or the message
   kind           text not null check (kind in ('sale', 'return', 'bought')), -- bought: kept by who took it back
   -- waiting (for a price or a party) → made | own: whoever sold it owned it
   state          text not null default 'waiting' check (state in ('waiting', 'made', 'own')),
   waits_for      text,                               -- the subject of its exception
   owner_id       int references party,
   buyer_id       int references party,
-  channel_id     int not null,
   location_id    int not null references location,
   sku_id         int not null references sku,
-  order_id       uuid not null,
-  line_id        bigint not null,
+  channel_id     int,                                -- these three are null where a till sold it: the location's division did
+  order_id       uuid,
+  line_id        bigint,
   fulfillment_id uuid,
   return_id      uuid,
   quantity       int not null check ((kind = 'return') = (quantity < 0) and quantity <> 0),
@@ -76,7 +76,8 @@ create table owed (
   of_id          bigint references owed,             -- the sale that came back, which its amount is a part of
   skipped        int not null default 0 check (skipped >= 0), -- units of that one that came back before
   happened_at    timestamptz not null,
-  check (kind <> 'return' or of_id is not null)
+  check (num_nulls(channel_id, order_id, line_id) in (0, 3)),
+  check (kind <> 'return' or of_id is not null or line_id is null)
 );
 create index on owed (line_id);
 create index on owed (of_id);

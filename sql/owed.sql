@@ -53,6 +53,20 @@ select n.reference, n.kind, n.owner_id, n.buyer_id, l.channel_id, :location_id, 
  order by n.reference
 on conflict (reference) do nothing returning owed_id;
 
+-- name: owe_told
+-- What is owed for units that a till sold or took back, where they are not its division's; once per reference.
+insert into owed (reference, kind, owner_id, buyer_id, location_id, sku_id, quantity, price_cents, happened_at)
+select n.reference, n.kind, w.owner_id, l.division_id, n.location_id, n.sku_id, n.quantity, k.price_cents, n.at
+  from unnest(:references::text[], :kinds::text[], :skus::int[], :locations::int[], :quantities::int[], :ats::timestamptz[])
+       as n(reference, kind, sku_id, location_id, quantity, at)
+  join location l using (location_id)
+  join sku k using (sku_id)
+  cross join lateral (select owner_of(n.sku_id, n.location_id) as owner_id) w
+ where (exists (select from stock_owner) or exists (select from location where owner_id is not null))
+   and w.owner_id is distinct from l.division_id
+ order by n.reference
+on conflict (reference) do nothing returning owed_id;
+
 -- name: lock_periods_open
 -- No period is closed before this transaction has ended.
 select pg_advisory_xact_lock_shared(hashtext('settlement'));
@@ -68,13 +82,13 @@ select o.owed_id, o.kind, o.waits_for, o.quantity, o.skipped, o.price_cents, k.v
   from owed o
   join sku k using (sku_id)
   join location h on h.location_id = o.location_id
-  join channel c on c.channel_id = o.channel_id
+  left join channel c on c.channel_id = o.channel_id
   left join owed s on s.owed_id = o.of_id
   left join settlement e on e.owed_id = o.of_id
   left join party w on w.party_id = coalesce(e.owner_id, o.owner_id,
                                              owner_of(o.sku_id, coalesce(s.location_id, o.location_id)))
-  left join party b on b.party_id = case o.kind when 'bought' then coalesce(o.buyer_id, h.division_id)
-                                                else coalesce(e.buyer_id, o.buyer_id, c.division_id) end
+  left join party b on b.party_id = case when o.kind = 'bought' or o.channel_id is null then coalesce(o.buyer_id, h.division_id)
+                                        else coalesce(e.buyer_id, o.buyer_id, c.division_id) end
   left join lateral transfer_price_of(w.party_id, b.party_id, o.sku_id, (o.happened_at at time zone 'UTC')::date) p on true
  where o.state = 'waiting' and (o.of_id is not null) = :is_part and o.owed_id > :after
    and (:ids::bigint[] is null or o.owed_id = any(:ids))

@@ -16,10 +16,11 @@ from oms.errors import BadInput, Conflict, NotFound
 from oms.flows import broker, fulfill, network, returns, settlement
 from oms.flows.broker import planning
 from oms.flows.fulfill import answers, handover
+from oms.flows.ingest import messages
 from oms.flows.order import change
 from oms.flows.settlement import Entry
 from tests.demand import allocated, captured, order, planned, reject, ship, work_of, work_up_to
-from tests.feeding import NOW, ask, check, exceptions
+from tests.feeding import NOW, ask, check, exceptions, message, sale, say
 from tests.world import Net, set_stock, small_network
 
 DECEMBER = datetime(2026, 12, 3, 12, 0, tzinfo=UTC)
@@ -211,6 +212,36 @@ async def test_what_a_kit_is_made_of_is_owed_by_its_parts(db: Database, net: Net
     order_id = await captured(db, order(net, "N1", ("C", 1), pickup_location="S1"))
     await ship(db, await work_of(db, order_id, order_id))
     assert sorted(await told(db)) == [("sale", "stores", "web", 1, 167), ("sale", "stores", "web", 2, 333)]
+
+
+async def test_a_till_that_sells_a_consignors_units_owes_them_once_and_gets_back_what_it_took_back(
+    db: Database, net: Net
+) -> None:
+    await say(db, "pos", sale("m0", "A", "S1", 1))
+    await load(db, "stock_owners", {"sku": "A", "location": "S1", "owner": "cons"})
+    await price(db, "p", "cons", percent=60, percent_of="price")
+    for _ in range(2):
+        await say(db, "pos", sale("m1", "A", "S1", 2), sale("m2", "B", "S1", 1), sale("m3", "A", "S2", 1))
+        await say(db, "pos", message("m4", "return", "A", "S1", 1), message("m5", "return", "B", "S1", 1))
+    assert await told(db) == [("consignment", "cons", "stores", 2, 1200), ("return", "cons", "stores", -1, -600)]
+    entry = await first(db)
+    assert (entry.sku, entry.location, entry.channel, entry.order) == ("A", "S1", None, None)
+    await load(db, "locations", {"code": "S1", "division": None})
+    await say(db, "pos", sale("m6", "A", "S1", 1))
+    assert await exceptions(db) == [("settlement_waiting", "buyer:S1")]
+    await load(db, "locations", {"code": "S1", "division": "outlet"})
+    assert (await told(db))[2:] == [("consignment", "cons", "outlet", 1, 600)]
+
+
+async def test_what_waits_as_an_unknown_sku_is_owed_when_it_is_known(db: Database, net: Net) -> None:
+    await load(db, "locations", {"code": "S1", "owner": "cons"})
+    await price(db, "p", "cons", 500)
+    await say(db, "pos", sale("m1", "NEW", "S1", 1))
+    assert await told(db) == []
+    await load(db, "sku_aliases", {"source": "pos", "code": "NEW", "sku": "B"})
+    for _ in range(2):
+        await messages.replay_parked(db, who="x")
+    assert await told(db) == [("consignment", "cons", "stores", 1, 500)]
 
 
 # what it costs when it is brokered
