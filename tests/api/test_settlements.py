@@ -11,7 +11,7 @@ from oms.cache import Cache
 from oms.db import Database
 from oms.settings import Settings
 from tests.demand import allocated, ship
-from tests.feeding import change, check
+from tests.feeding import check
 from tests.world import Net, bearer, make_key, set_stock, small_network
 
 
@@ -103,10 +103,15 @@ async def test_a_key_of_a_part_of_the_network_sees_no_settlement_and_one_of_nobo
     for path in ("/settlements", "/settlements/report?period=2026-11"):
         await call(http, bound, "GET", path, ok=404)
     await call(http, bound, "POST", "/settlements/periods/2020-01/approve", ok=404)
+    root = await make_key(db, "admin", person="root")
+    await call(http, root, "PUT", "/parties", [{"code": "cons", "kind": "consignor"}])
+    await call(http, root, "PUT", "/stock-owners", [{"sku": "A", "location": "S1", "owner": "cons"}])
+    await call(http, root, "PUT", "/transfer-prices/p", {"owner": "cons", "cents": 5})
+    for kind, there in (("parties", 1), ("stock-owners", 1), ("transfer-prices", 1)):
+        assert len((await call(http, root, "GET", f"/{kind}"))["items"]) == there
+        assert (await call(http, bound, "GET", f"/{kind}"))["items"] == []
     nobody = await make_key(db, "operator")
     await call(http, nobody, "POST", "/settlements/periods/2020-01/close", ok=403)
-    await change(db, "insert into party (code) values ('web')")
     assert await call(http, await make_key(db, "planner"), "GET", "/settlements") == {"items": [], "next": None}
-    root = await make_key(db, "admin", person="root")
     for query in ("?from=yesterday", "?period=x", "?cursor=%00", "/report?period=2026-00", "/report"):
         await call(http, root, "GET", f"/settlements{query}", ok=400)
