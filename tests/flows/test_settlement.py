@@ -13,7 +13,7 @@ import pytest
 from oms import access
 from oms.db import Database
 from oms.errors import BadInput, Conflict, NotFound
-from oms.flows import broker, fulfill, network, returns, settlement
+from oms.flows import broker, fulfill, network, reconcile, returns, settlement
 from oms.flows.broker import planning
 from oms.flows.fulfill import answers, handover
 from oms.flows.ingest import messages
@@ -487,6 +487,28 @@ async def test_entries_are_listed_by_day_owner_and_buyer_and_a_period_is_a_month
     for wrong in ("2026-13", "2026", "x"):
         with pytest.raises(BadInput):
             await settlement.report(db, period=wrong)
+
+
+async def test_verify_sees_what_is_owed_wrongly_and_a_closed_period_that_changed(db: Database, net: Net) -> None:
+    await price(db, "p", "stores", 700)
+    work = await allocated(db, net, "N1", ("A", 2, "S1"))
+    await ship(db, work)
+    await back(db, net, work.order_id, 1, to="S1")
+    await settlement.ask_to_close(db, period="2026-11", person="olga", now=DECEMBER)
+    await settlement.approve(db, period="2026-11", person="ann", now=DECEMBER)
+    assert (await reconcile.verify(db))[1] == []
+    broken = (
+        ("update owed set quantity = 3 where kind = 'sale'", "owed"),
+        ("update owed set quantity = -3 where kind = 'return'", "given back"),
+        ("update owed set state = 'own' where kind = 'sale'", "entry"),
+        ("update settlement_period set totals = '[]'", "settlement period"),
+    )
+    for statement, what in broken:
+        async with db.connection() as tx:
+            await tx.execute("begin")
+            await tx.execute(statement)
+            assert {row[0] for row in await tx.fetch(reconcile.sql.blocks["settlements_differ"].text)} == {what}
+            await tx.execute("rollback")
 
 
 # the table

@@ -34,7 +34,9 @@ async def ask_to_close(db: Database, *, period: str, person: str, now: datetime)
         totals = await _totals(tx, period)
         if not await ask_for_close(tx, period=period, totals=totals, who=person, at=now):
             raise Conflict(f"Period {period} is closed.")
-        await record.keep(tx, who=person, steps=[record.Step("settlement", period, "close asked", detail=totals)])
+        await record.keep(
+            tx, who=person, steps=[record.Step("settlement", period, "close asked", detail={"sums": totals})]
+        )
         trouble = record.Trouble(
             kind="settlement_close", subject=period, owner="approver", payload={"period": period, "by": person},
             detail=f"{person} asks to close settlement period {period}: look at its report, and approve it as another "
@@ -62,7 +64,9 @@ async def approve(db: Database, *, period: str, person: str, now: datetime) -> R
         if known.totals != await _totals(tx, period):
             raise Conflict(f"Entries were made in period {period} since {known.asked_by} asked to close it: ask anew.")
         await close_period(tx, period=period, who=person, at=now)
-        await record.keep(tx, who=person, steps=[record.Step("settlement", period, "closed", detail=known.totals)])
+        await record.keep(
+            tx, who=person, steps=[record.Step("settlement", period, "closed", detail={"sums": known.totals})]
+        )
         await record.settle_exceptions(tx, who=person, resolution=f"closed by {person}", of=[(KIND, period)])
         return await report_in(tx, period)
 
