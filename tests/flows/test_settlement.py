@@ -1,6 +1,7 @@
 """Who owes whom between divisions, consignors and vendors, as units leave and come back."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -487,6 +488,52 @@ async def test_entries_are_listed_by_day_owner_and_buyer_and_a_period_is_a_month
     for wrong in ("2026-13", "2026", "x"):
         with pytest.raises(BadInput):
             await settlement.report(db, period=wrong)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_after_a_random_month_each_party_has_what_its_units_are_worth_and_all_sum_to_zero(
+    db: Database, net: Net, seed: int
+) -> None:
+    chance = random.Random(seed)
+    division = {"W1": "web", "S1": "stores", "S2": "outlet"}
+    seller = {"web": "web", "local": "outlet"}
+    reach = {"web": ["W1", "S1"], "local": ["S1", "S2"]}
+    await set_stock(db, sku="C", location="S1", quantity=20)
+    await load(db, "stock_owners", {"sku": "C", "location": "*", "owner": "cons"})
+    worth = {"web": 101, "stores": 503, "outlet": 907, "cons": 1301}
+    late = chance.choice(list(worth))
+    for owner, cents in worth.items():
+        if owner != late:
+            await price(db, owner, owner, cents)
+    has = dict.fromkeys(worth, 0)
+
+    def gives(owner: str, buyer: str, units: int) -> None:
+        has[owner] += units * worth[owner]
+        has[buyer] -= units * worth[owner]
+
+    out: list[tuple[UUID, str, str]] = []
+    for n in range(14):
+        channel = chance.choice(["web", "local"])
+        sku = chance.choice(["A", "A", "C"])
+        location = "S1" if sku == "C" else chance.choice(reach[channel])
+        work = await allocated(db, net, f"N{n}", (sku, 1, location), channel=channel)
+        await ship(db, work)
+        owner = "cons" if sku == "C" else division[location]
+        gives(owner, seller[channel], 1)
+        out.append((work.order_id, owner, seller[channel]))
+        if chance.random() < 0.6:
+            order_id, owner, buyer = out.pop(chance.randrange(len(out)))
+            to = chance.choice(list(division))
+            await back(db, net, order_id, 1, to=to)
+            gives(owner, buyer, -1)
+            if owner != "cons":
+                gives(owner, division[to], 1)
+    await price(db, late, late, worth[late])
+    report = await settlement.report(db, period="2026-11")
+    told = {b.party: b.cents for b in report.balances}
+    assert {party: told.get(party, 0) for party in has} == has
+    assert (sum(told.values()), report.waiting, await exceptions(db)) == (0, [], [])
+    assert (await reconcile.verify(db))[1] == []
 
 
 async def test_verify_sees_what_is_owed_wrongly_and_a_closed_period_that_changed(db: Database, net: Net) -> None:
