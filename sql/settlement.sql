@@ -72,3 +72,10 @@ select e.settlement_id, 'correction', e.owner_id, e.buyer_id, 0, :cents, e.curre
        open_period(month_of(:at)), :at, :who, :why
   from settlement e where e.settlement_id = :id
 returning settlement_id;
+
+-- name: forget_unsaid
+-- What waits under an exception that somebody closed without saying what was missing is told of again.
+update owed o set waits_for = null
+ where o.state = 'waiting' and o.waits_for is not null
+   and not exists (select from exception e
+                    where e.kind = 'settlement_waiting' and e.subject = o.waits_for and e.state = 'open');

@@ -19,7 +19,7 @@ from oms.flows.broker import planning
 from oms.flows.fulfill import answers, handover
 from oms.flows.ingest import messages
 from oms.flows.order import change
-from oms.flows.settlement import Entry
+from oms.flows.settlement import Entry, waiting
 from tests.demand import allocated, captured, order, planned, reject, ship, work_of, work_up_to
 from tests.feeding import NOW, ask, check, exceptions, message, sale, say
 from tests.world import Net, set_stock, small_network
@@ -296,6 +296,22 @@ async def test_a_missing_price_is_never_zero_and_its_entry_is_made_when_a_person
     assert await exceptions(db) == []
     await price(db, "p", "stores", 900)
     assert await told(db) == [("sale", "stores", "web", 1, 650)] * 2
+
+
+async def test_what_waits_is_told_again_when_its_exception_is_closed_without_a_price(db: Database, net: Net) -> None:
+    await ship(db, await allocated(db, net, "N1", ("A", 1, "S1")))
+    await waiting.watch(db)
+    closing = "update exception set state = 'resolved', resolved_at = now() returning count"
+    assert await ask(db, closing) == 1
+    assert await waiting.watch(db) == 0
+    assert await exceptions(db) == [("settlement_waiting", "stores>web:A")]
+    async with db.transaction() as tx:
+        await tx.execute(
+            "insert into transfer_price (code, owner_id, cents, currency)"
+            " select 'p', party_id, 700, 'USD' from party where code = 'stores'"
+        )
+    assert (await waiting.watch(db), await waiting.watch(db)) == (1, 0)
+    assert (await told(db), await exceptions(db)) == ([("sale", "stores", "web", 1, 700)], [])
 
 
 async def test_a_percent_of_a_cost_that_nobody_knows_waits_for_it(db: Database, net: Net) -> None:
