@@ -49,6 +49,7 @@ DOORS = (
     "runs",
     "what_if",
     "policies",
+    "settlements",
     "exceptions",
     "network",
     "pushes",

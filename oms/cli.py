@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 NEEDS_A_PERSON = 3
 KINDS = ("locations", "pools", "channels", "sources", "skus", "kits", "units", "aliases", "sku_aliases",
-         "location_aliases", "incoming", "rules", "transits", "policies", "listeners")  # fmt: skip
+         "location_aliases", "incoming", "rules", "transits", "policies", "parties", "stock_owners", "transfer_prices",
+         "listeners")  # fmt: skip
 ROLES = ("storefront", "associate", "integrator", "planner", "operator", "approver", "admin")
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print the result as JSON.")
@@ -341,6 +342,25 @@ def reconcile(source: str, file: str, is_json: bool) -> None:
 
     report = settle(lambda house: reconciled(house, source=source, file=file))
     show(report, is_json=is_json, text=lambda r: "\n".join(r.lines()))
+
+
+@main.command()
+@click.argument("period")
+@click.option("--csv", "is_csv", is_flag=True, help="Print the report as CSV: a row per pair, currency and kind.")
+@as_json
+def settlement(period: str, is_csv: bool, is_json: bool) -> None:
+    """Who owes whom in PERIOD, like 2026-11; ends with 3 while units of it still wait for a price."""
+    from oms.commands import settlement_csv, settlement_lines
+    from oms.flows.settlement import report
+
+    if is_csv and is_json:
+        raise click.UsageError("--csv or --json, not both")
+    found = settle(lambda house: report(house.db, period=period))
+    if is_csv:
+        click.echo(settlement_csv(found), nl=False)
+    else:
+        show(found, is_json=is_json, text=lambda r: "\n".join(settlement_lines(r)))
+    sys.exit(NEEDS_A_PERSON if found.waiting else 0)
 
 
 @main.command()

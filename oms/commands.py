@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from connectors.feeds.tabular import Reader
 from oms import morning as the_morning
 from oms.db import Database, Sql
 from oms.errors import BadInput, NotFound
-from oms.flows import broker, posts, reconcile
+from oms.flows import broker, posts, reconcile, settlement
 from oms.flows.ingest import acknowledge, apply, messages, stage
 from oms.flows.network import load
 from oms.flows.order.parked import unpark_lines
@@ -297,6 +298,29 @@ async def reconciled(house: House, *, source: str, file: str) -> Reconciled:
     found = await reconcile.drift(house.db, source=source, rows=rows)
     differ = sorted((d for d in found if d.counted != d.on_hand), key=lambda d: -abs(d.counted - d.on_hand))
     return Reconciled(len(rows), len(found), differ)
+
+
+def settlement_lines(report: settlement.Report) -> list[str]:
+    """Who owes whom in a period, for people."""
+    out = [f"{report.period} is {report.state}: {len(report.debts)} pairs"]
+    for d in report.debts:
+        kinds = ", ".join(f"{kind} {part['cents']:,}" for kind, part in d.kinds.items())
+        out.append(f"  {d.debtor} owes {d.creditor} {d.cents:,} cents {d.currency} for {d.units:,} units ({kinds})")
+    out += [f"  {n.entries:,} entries are of {n.month}, which was closed when they were made" for n in report.late]
+    out += [f"  {w.units:,} units wait for {w.subject}: nobody owes anything for them yet" for w in report.waiting]
+    return out
+
+
+def settlement_csv(report: settlement.Report) -> str:
+    """Who owes whom in a period, a row per pair, currency and kind: cents add up to what the debtor owes."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["period", "state", "debtor", "creditor", "currency", "kind", "units", "cents"])
+    for d in report.debts:
+        for kind, part in d.kinds.items():
+            who = [report.period, report.state, d.debtor, d.creditor, d.currency]
+            rows.writerow([*who, kind, part["units"], part["cents"]])
+    return text.getvalue()
 
 
 class TracedMessage(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ from oms.flows.promise import asked, overdue
 from oms.flows.push import outbox
 from oms.flows.push.sender import follow as follow_channel
 from oms.flows.push.sender import follow_touched
+from oms.flows.settlement import waiting as settlements
 from oms.flows.stock import plan, writeoff
 from oms.settings import Settings
 
@@ -99,7 +100,7 @@ async def take_posted(db: Database, source: str, references: Sequence[str], at: 
 
 
 async def watch(ctx: Context) -> None:
-    """Gaps in numbers, snapshots that are too old and receipts that are overdue become exceptions."""
+    """Gaps in numbers, snapshots that are too old and receipts that are overdue become exceptions; what waits is looked at."""
     db, now, settings = ctx["db"], clock(), ctx["settings"]
     await messages.gaps(db, before=now - timedelta(seconds=settings.sequence_grace_seconds))
     await schedule.raise_stale(db, now=now)
@@ -107,6 +108,7 @@ async def watch(ctx: Context) -> None:
     await overdue.watch(db, now=now)
     await plan.plan(db, now=now)
     await posts.alarm(db, now=now)
+    await settlements.watch(db)
     await ctx["cache"].wake("project")
 
 

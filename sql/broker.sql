@@ -98,6 +98,39 @@ select s.sku_id, s.location_id, s.on_hand - s.held - s.allocated - s.safety_stoc
   from stock s join location l on l.location_id = s.location_id and l.is_on
  where s.sku_id = any(:skus::int[]) and s.on_hand - s.held - s.allocated - s.safety_stock > 0;
 
+-- name: has_transfer_prices
+-- Whether units cost their seller something where they are another's.
+select exists (select from transfer_price);
+
+-- name: dearer_than_own
+-- What a unit of these skus costs whoever sells these lines more at a location, where it is another's, than one of its
+-- own (its cost); the mean of all units where several sell them.
+with sold as (
+  select l.sku_id, c.division_id as buyer_id, sum(l.quantity) as units,
+         sum(coalesce(l.price_cents, k.price_cents)::numeric * l.quantity) / sum(l.quantity) as price_cents
+    from order_line l join orders o using (order_id) join channel c using (channel_id) join sku k using (sku_id)
+   where l.line_id = any(:lines::bigint[]) and c.division_id is not null
+   group by l.sku_id, c.division_id
+), cell as (
+  select s.sku_id, s.location_id, coalesce(a.owner_id, n.owner_id, e.owner_id, n.division_id) as owner_id
+    from stock s join location n using (location_id)
+    left join stock_owner a on a.sku_id = s.sku_id and a.location_id = s.location_id
+    left join stock_owner e on e.sku_id = s.sku_id and e.location_id is null
+   where s.sku_id in (select sku_id from sold) and s.on_hand - s.held - s.allocated - s.safety_stock > 0
+), dearer as (
+  select d.sku_id, d.owner_id,
+         sum(b.units * case when b.buyer_id <> d.owner_id then greatest(0, coalesce(
+             p.cents, p.percent / 100 * case p.percent_of when 'price' then b.price_cents else k.value_cents end)
+             - k.value_cents) else 0 end) / sum(b.units) as cents
+    from (select distinct sku_id, owner_id from cell where owner_id is not null) d
+    join sold b using (sku_id)
+    join sku k using (sku_id)
+    left join lateral transfer_price_of(d.owner_id, b.buyer_id, d.sku_id, :today::date) p on true
+   group by d.sku_id, d.owner_id
+)
+select c.sku_id, c.location_id, least(round(d.cents), 1000000000)::int as cents
+  from cell c join dearer d using (sku_id, owner_id) where round(d.cents) > 0;
+
 -- name: pool_members
 -- The locations of each pool, with its code.
 select pool_id, location_id, p.code from pool_location join pool p using (pool_id) order by pool_id, location_id;

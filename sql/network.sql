@@ -10,8 +10,9 @@ select l.code, jsonb_build_object(
          'capacity_items', l.capacity_items, 'capacity_cents', l.capacity_cents,
          'safety_stock', l.safety_stock, 'work_days', l.work_days, 'cut_off', to_char(l.cut_off, 'HH24:MI'),
          'handling_days', l.handling_days, 'pickup_minutes', l.pickup_minutes,
-         'package_cents', l.package_cents, 'line_cents', l.line_cents, 'holidays', l.holidays, 'on', l.is_on) as body
-  from location l
+         'package_cents', l.package_cents, 'line_cents', l.line_cents, 'holidays', l.holidays, 'division', d.code, 'owner', w.code,
+         'on', l.is_on) as body
+  from location l left join party d on d.party_id = l.division_id left join party w on w.party_id = l.owner_id
  where (:codes::text[] is null or l.code = any(:codes)) and l.code > :after
  order by l.code limit :limit::int;
 
@@ -19,17 +20,19 @@ select l.code, jsonb_build_object(
 -- Makes or changes locations; where what may be sold there changes, their stock is rewritten from the first sku on.
 insert into location as l (code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders,
                            capacity_items, capacity_cents, safety_stock, work_days, cut_off, handling_days, pickup_minutes,
-                           package_cents, line_cents, holidays, is_on)
+                           package_cents, line_cents, holidays, division_id, owner_id, is_on)
 select code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders, capacity_items, capacity_cents,
-       safety_stock, work_days, cut_off, handling_days, pickup_minutes, package_cents, line_cents, holidays, "on"
+       safety_stock, work_days, cut_off, handling_days, pickup_minutes, package_cents, line_cents, holidays,
+       (select party_id from party where party.code = r.division), (select party_id from party where party.code = r.owner), "on"
   from jsonb_to_recordset(:rows) as r(code text, name text, kind text, lat float8, lon float8, country text,
        postal_code text, time_zone text, capacity_orders int, capacity_items int, capacity_cents bigint,
        safety_stock int, work_days text, cut_off time, handling_days int, pickup_minutes int, package_cents int,
-       line_cents int, holidays date[], "on" boolean)
+       line_cents int, holidays date[], division text, owner text, "on" boolean)
 on conflict (code) do update
   set work_days = excluded.work_days, cut_off = excluded.cut_off, handling_days = excluded.handling_days,
       pickup_minutes = excluded.pickup_minutes, package_cents = excluded.package_cents, line_cents = excluded.line_cents,
-      holidays = excluded.holidays, name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
+      holidays = excluded.holidays, division_id = excluded.division_id, owner_id = excluded.owner_id,
+      name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
       postal_code = excluded.postal_code, time_zone = excluded.time_zone,
       capacity_orders = excluded.capacity_orders, capacity_items = excluded.capacity_items,
       capacity_cents = excluded.capacity_cents, safety_stock = excluded.safety_stock, is_on = excluded.is_on,
@@ -96,22 +99,25 @@ select location_id, segment from layout_location where layout_id = (select max(l
 select c.code, jsonb_build_object(
          'code', c.code, 'name', c.name, 'pool', p.code, 'kind', c.kind, 'mode', c.mode, 'buffer', c.buffer,
          'cap', c.cap, 'reset_minutes', c.reset_minutes, 'brokering', c.brokering, 'settings', c.settings,
-         'on', c.is_on) as body
-  from channel c join pool p using (pool_id)
+         'division', d.code, 'on', c.is_on) as body
+  from channel c join pool p using (pool_id) left join party d on d.party_id = c.division_id
  where (:codes::text[] is null or c.code = any(:codes)) and c.code > :after
  order by c.code limit :limit::int;
 
 -- name: write_channels
 -- Makes or changes channels; a change of mode or pool starts with a reset.
-insert into channel as c (code, name, pool_id, kind, mode, buffer, cap, reset_minutes, brokering, settings, is_on)
-select r.code, r.name, p.pool_id, r.kind, r.mode, r.buffer, r.cap, r.reset_minutes, r.brokering, r.settings, r."on"
+insert into channel as c (code, name, pool_id, kind, mode, buffer, cap, reset_minutes, brokering, settings, division_id,
+                          is_on)
+select r.code, r.name, p.pool_id, r.kind, r.mode, r.buffer, r.cap, r.reset_minutes, r.brokering, r.settings, d.party_id,
+       r."on"
   from jsonb_to_recordset(:rows) as r(code text, name text, pool text, kind text, mode text, buffer int, cap int,
-       reset_minutes int, brokering jsonb, settings jsonb, "on" boolean)
-  join pool p on p.code = r.pool
+       reset_minutes int, brokering jsonb, settings jsonb, division text, "on" boolean)
+  join pool p on p.code = r.pool left join party d on d.code = r.division
 on conflict (code) do update
   set name = excluded.name, pool_id = excluded.pool_id, kind = excluded.kind, mode = excluded.mode,
       buffer = excluded.buffer, cap = excluded.cap, reset_minutes = excluded.reset_minutes,
-      brokering = excluded.brokering, settings = excluded.settings, is_on = excluded.is_on,
+      brokering = excluded.brokering, settings = excluded.settings, division_id = excluded.division_id,
+      is_on = excluded.is_on,
       reset_due = c.reset_due or (c.kind, c.mode, c.pool_id, c.is_on)
                                  <> (excluded.kind, excluded.mode, excluded.pool_id, excluded.is_on);
 
@@ -204,7 +210,7 @@ select s.source_id, m.field, m.value, m.means, m.hold_code
 -- Skus with their barcodes.
 select k.code, jsonb_build_object(
          'code', k.code, 'name', k.name, 'price_cents', k.price_cents, 'value_cents', k.value_cents,
-         'weight_grams', k.weight_grams, 'barcodes', coalesce((
+         'weight_grams', k.weight_grams, 'category', k.category, 'barcodes', coalesce((
            select jsonb_agg(b.barcode order by b.barcode collate "C") from sku_barcode b where b.sku_id = k.sku_id),
          '[]'), 'substitutes', coalesce((
            select jsonb_agg(o.code order by u.place) from sku_substitute u join sku o on o.sku_id = u.substitute_id
@@ -215,11 +221,12 @@ select k.code, jsonb_build_object(
 
 -- name: write_skus
 -- Makes or changes skus, without their barcodes; their availability rows are made with them.
-insert into sku (code, name, price_cents, value_cents, weight_grams)
-select code, name, price_cents, value_cents, weight_grams
-  from jsonb_to_recordset(:rows) as r(code text, name text, price_cents int, value_cents int, weight_grams int)
+insert into sku (code, name, price_cents, value_cents, weight_grams, category)
+select code, name, price_cents, value_cents, weight_grams, category
+  from jsonb_to_recordset(:rows) as r(code text, name text, price_cents int, value_cents int, weight_grams int,
+       category text)
 on conflict (code) do update
-  set name = excluded.name, price_cents = excluded.price_cents, value_cents = excluded.value_cents,
+  set name = excluded.name, category = excluded.category, price_cents = excluded.price_cents, value_cents = excluded.value_cents,
       weight_grams = excluded.weight_grams;
 
 -- name: drop_barcodes
@@ -408,6 +415,71 @@ on conflict (code) do update
       from_at = excluded.from_at, until_at = excluded.until_at, is_on = excluded.is_on, state = excluded.state,
       made_by = excluded.made_by, followed_at = null;
 
+-- name: parties
+-- Who owns stock or sells.
+select p.code, jsonb_build_object('code', p.code, 'name', p.name, 'kind', p.kind, 'takes_back', p.takes_back) as body
+  from party p
+ where (:codes::text[] is null or p.code = any(:codes)) and p.code > :after
+ order by p.code limit :limit::int;
+
+-- name: write_parties
+-- Makes or changes parties.
+insert into party (code, name, kind, takes_back)
+select code, name, kind, takes_back
+  from jsonb_to_recordset(:rows) as r(code text, name text, kind text, takes_back boolean)
+on conflict (code) do update set name = excluded.name, kind = excluded.kind, takes_back = excluded.takes_back;
+
+-- name: parties_in_use
+-- Which of these parties are the division of a location or a channel.
+select p.code from party p
+ where p.code = any(:codes::text[])
+   and (exists (select from location l where l.division_id = p.party_id)
+        or exists (select from channel c where c.division_id = p.party_id));
+
+-- name: stock_owners
+-- Whose stock a sku's is, at a location or wherever no location says.
+select k.code || ' ' || coalesce(l.code, '*') as code,
+       jsonb_build_object('sku', k.code, 'location', coalesce(l.code, '*'), 'owner', p.code) as body
+  from stock_owner o join sku k using (sku_id) left join location l using (location_id)
+  left join party p on p.party_id = o.owner_id
+ where (:rows::jsonb is null or (k.code, coalesce(l.code, '*')) in (
+         select r.sku, r.location from jsonb_to_recordset(:rows) as r(sku text, location text)))
+   and k.code || ' ' || coalesce(l.code, '*') > :after
+ order by 1 limit :limit::int;
+
+-- name: write_stock_owners
+-- Says or changes whose stock it is.
+insert into stock_owner (sku_id, location_id, owner_id)
+select k.sku_id, l.location_id, p.party_id
+  from jsonb_to_recordset(:rows) as r(sku text, location text, owner text)
+  join sku k on k.code = r.sku left join location l on l.code = r.location left join party p on p.code = r.owner
+on conflict (sku_id, location_id) do update set owner_id = excluded.owner_id;
+
+-- name: transfer_prices
+-- What a buyer owes an owner for a unit.
+select t.code, jsonb_build_object(
+         'code', t.code, 'owner', o.code, 'buyer', coalesce(b.code, '*'), 'sku', k.code, 'category', t.category,
+         'cents', t.cents, 'percent', t.percent, 'percent_of', t.percent_of, 'currency', t.currency,
+         'from_on', t.from_on, 'until_on', t.until_on) as body
+  from transfer_price t join party o on o.party_id = t.owner_id left join party b on b.party_id = t.buyer_id
+  left join sku k using (sku_id)
+ where (:codes::text[] is null or t.code = any(:codes)) and t.code > :after
+ order by t.code limit :limit::int;
+
+-- name: write_transfer_prices
+-- Makes or changes transfer prices; entries that were made by them stay.
+insert into transfer_price (code, owner_id, buyer_id, sku_id, category, cents, percent, percent_of, currency, from_on,
+                            until_on)
+select r.code, o.party_id, b.party_id, k.sku_id, r.category, r.cents, r.percent, r.percent_of, r.currency, r.from_on,
+       r.until_on
+  from jsonb_to_recordset(:rows) as r(code text, owner text, buyer text, sku text, category text, cents bigint,
+       percent numeric, percent_of text, currency text, from_on date, until_on date)
+  join party o on o.code = r.owner left join party b on b.code = r.buyer left join sku k on k.code = r.sku
+on conflict (code) do update
+  set owner_id = excluded.owner_id, buyer_id = excluded.buyer_id, sku_id = excluded.sku_id, category = excluded.category,
+      cents = excluded.cents, percent = excluded.percent, percent_of = excluded.percent_of, currency = excluded.currency,
+      from_on = excluded.from_on, until_on = excluded.until_on;
+
 -- name: share_rules
 -- Shares that are computed: by what a channel ordered of its pool in 28 days, its margin, or its rank in its pool.
 with sold as (
@@ -530,7 +602,9 @@ select 'location' as kind, code from location where code = any(:locations::text[
 union all select 'pool', code from pool where code = any(:pools::text[])
 union all select 'source', code from source where code = any(:sources::text[]) and kind <> 'house'
 union all select 'sku', code from sku where code = any(:skus::text[])
-union all select 'channel', code from channel where code = any(:channels::text[]);
+union all select 'channel', code from channel where code = any(:channels::text[])
+union all select 'division', code from party where code = any(:divisions::text[]) and kind = 'division'
+union all select 'party', code from party where code = any(:parties::text[]);
 
 -- name: sku_ids
 -- Ids of skus by code.

@@ -103,6 +103,27 @@ select 'order line' as what, o.number || ' line ' || n.line as subject,
  where n.allocated <> coalesce(g.allocated, 0) or n.shipped <> coalesce(g.shipped, 0)
  order by 2 limit 1000;
 
+-- name: settlements_differ
+-- What is owed that is not what left, not what came back, or without its entry; and closed periods that have changed.
+select 'owed' as what, o.reference as subject, o.quantity::text as kept, g.quantity::text as folded
+  from owed o join fulfillment_line g using (reference) where o.kind = 'sale' and o.quantity <> g.quantity
+union all
+select 'given back', o.reference, (-sum(b.quantity))::text, o.quantity::text
+  from owed b join owed o on o.owed_id = b.of_id where b.kind = 'return'
+ group by o.reference, o.quantity having -sum(b.quantity) > o.quantity
+union all
+select 'entry', o.reference, o.state, case when e.settlement_id is null then 'no entry' else 'an entry' end
+  from owed o left join settlement e using (owed_id) where (o.state = 'made') <> (e.settlement_id is not null)
+union all
+select 'settlement period', p.period, t.cents || ' cents in ' || t.entries, e.cents || ' cents in ' || e.entries
+  from settlement_period p
+  cross join lateral (select coalesce(sum((n ->> 'cents')::bigint), 0) as cents,
+                             coalesce(sum((n ->> 'entries')::bigint), 0) as entries
+                        from jsonb_array_elements(p.totals) n) t
+  cross join lateral (select coalesce(sum(cents), 0) as cents, count(*) as entries
+                        from settlement where period = p.period) e
+ where p.state = 'closed' and (t.cents, t.entries) <> (e.cents, e.entries);
+
 -- name: counts
 -- How much was verified.
 select (select count(*) from movement)::bigint as movements, (select count(*) from stock)::bigint as stock,

@@ -21,7 +21,7 @@ LEAVES = {
 FLOORS = (
     ("errors", "settings", "domain", "logs"),
     ("db", "embedded"),
-    ("record", "ledger", "cache", "named", "book", "numbers", "fresh", "near", "enquiries"),
+    ("record", "ledger", "cache", "named", "book", "numbers", "fresh", "near", "enquiries", "owed"),
     ("access", "settle"),
     ("flows",),
     ("morning", "deliver", "progress", "api", "console"),

@@ -13,8 +13,9 @@ import pytest
 from oms.cli import main
 from oms.db import Database
 from oms.settings import Settings
+from tests.demand import allocated, ship
 from tests.feeding import ask, on_hand
-from tests.world import Net, small_network
+from tests.world import Net, set_stock, small_network
 
 COMMANDS = sorted(main.commands)
 AS_OF = "2026-11-20T09:00:00Z"
@@ -75,7 +76,7 @@ async def test_each_command_explains_itself_without_any_server(tmp_path: Path, c
 @pytest.mark.parametrize(
     "words",
     ["nonsense", "demo --size huge", "baseline erp", "load skus nowhere.csv", "load trolls x.csv", "broker --seconds -1",
-     "key create --role king", "trace pos", "demo --port 70000", "up --workers 0"],
+     "settlement 2026-11 --csv --json", "key create --role king", "trace pos", "demo --port 70000", "up --workers 0"],
 )  # fmt: skip
 async def test_wrong_usage_ends_with_2_and_says_what_is_wrong(tmp_path: Path, words: str) -> None:
     told = await Shell(tmp_path)(*words.split())
@@ -111,6 +112,7 @@ async def test_a_setting_that_is_wrong_is_named(shell: Shell) -> None:
         ("load skus empty.csv", "empty"),
         ("push nobody", "nobody"),
         ("trace pos nothing", "nothing"),
+        ("settlement november", "2026-11"),
         ("reconcile nobody good.csv", "nobody"),
         ("key create --role storefront --channel nobody", "nobody"),
     ],
@@ -176,3 +178,30 @@ async def test_a_mapping_that_is_loaded_takes_up_what_waited_for_it(shell: Shell
     loaded = await shell("load", "skus", shell.file("skus.csv", "code,name\nnew,A new one\n"))
     assert (loaded.code, "1 that had waited" in loaded.out) == (0, True)
     assert await on_hand(db, "new", "S1") == 3
+
+
+async def test_a_period_is_told_as_lines_csv_and_json_and_ends_with_3_while_prices_are_missing(
+    shell: Shell, db: Database, net: Net
+) -> None:
+    for sku in ("A", "B"):
+        await set_stock(db, sku=sku, location="S1", quantity=9)
+    shell.file("parties.csv", "code\nweb\nstores\n")
+    shell.file("locations.csv", "code,division\nS1,stores\n")
+    shell.file("channels.csv", "code,division\nweb,web\n")
+    shell.file("transfer_prices.csv", "code,owner,buyer,sku,category,cents,percent,percent_of,from_on\n"
+               "p,stores,web,A,,,70,price,2026-01-01\n")  # fmt: skip
+    for kind in ("parties", "locations", "channels", "transfer_prices"):
+        loaded = await shell("load", kind, f"{kind}.csv")
+        assert loaded.code == 0, loaded.err
+    await ship(db, await allocated(db, net, "N1", ("A", 2, "S1"), ("B", 1, "S1")))
+    told = await shell("settlement", "2026-11")
+    assert told.code == 3, told.err
+    assert "web owes stores 1,400 cents USD for 2 units (sale 1,400)" in told.out
+    assert "1 units wait for stores>web:B" in told.out
+    assert (await shell("settlement", "2026-11", "--csv")).out.splitlines() == [
+        "period,state,debtor,creditor,currency,kind,units,cents", "2026-11,open,web,stores,USD,sale,2,1400",
+    ]  # fmt: skip
+    assert (await shell("settlement", "2026-11", "--json")).json["balances"] == [
+        {"party": "stores", "currency": "USD", "cents": 1400}, {"party": "web", "currency": "USD", "cents": -1400},
+    ]  # fmt: skip
+    assert (await shell("settlement", "2026-10")).code == 0

@@ -25,7 +25,7 @@ REFUSED_SHOWN_MAX = 1_000
 
 OPEN_TO_ALL = ("locations", "channels", "sources", "skus")
 """Kinds that every role may read, each as far as its key sees."""
-NO_CODE_PATH = ("units", "sku_aliases", "location_aliases", "incoming", "listeners")
+NO_CODE_PATH = ("units", "sku_aliases", "location_aliases", "incoming", "stock_owners", "listeners")
 """Kinds that are named by more than a code: they are listed and put as lists."""
 
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Items of a page.")]

@@ -27,7 +27,10 @@ class Row(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
 
 
 class Location(Row, frozen=True, kw_only=True):
-    """A place that holds stock; capacities are per local day, null is unlimited."""
+    """A place that holds stock; capacities are per local day, null is unlimited.
+
+    `division` is whose business it is, `owner` whose stock lies there where that is not its division's.
+    """
 
     code: Code
     name: Text | UnsetType = UNSET
@@ -48,6 +51,8 @@ class Location(Row, frozen=True, kw_only=True):
     package_cents: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType | None = UNSET
     line_cents: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType | None = UNSET
     holidays: list[date] | UnsetType = UNSET
+    division: Code | UnsetType | None = UNSET
+    owner: Code | UnsetType | None = UNSET
     on: bool | UnsetType = UNSET
 
 
@@ -72,6 +77,7 @@ class Channel(Row, frozen=True, kw_only=True):
     reset_minutes: Annotated[int, Meta(ge=1, le=100_000)] | UnsetType = UNSET
     brokering: dict[Code, Literal["at_once", "nightly"] | Annotated[int, Meta(ge=1, le=1440)]] | UnsetType = UNSET
     settings: dict[str, Any] | UnsetType = UNSET
+    division: Code | UnsetType | None = UNSET
     on: bool | UnsetType = UNSET
 
 
@@ -126,6 +132,7 @@ class Sku(Row, frozen=True, kw_only=True):
     price_cents: Count | UnsetType | None = UNSET
     value_cents: Count | UnsetType | None = UNSET
     weight_grams: Count | UnsetType | None = UNSET
+    category: Code | UnsetType | None = UNSET
     barcodes: list[Code] | UnsetType = UNSET
     substitutes: Annotated[list[Code], Meta(max_length=20)] | UnsetType = UNSET
 
@@ -227,6 +234,45 @@ class Policy(Row, frozen=True, kw_only=True):
     body: dict[str, Any]
 
 
+class Party(Row, frozen=True, kw_only=True):
+    """Who owns stock or sells: a division of ours, a consignor, a vendor.
+
+    `takes_back`: units of theirs that come back stay theirs, wherever that is; else who took them back has bought them.
+    """
+
+    code: Code
+    name: Text | UnsetType = UNSET
+    kind: Literal["division", "consignor", "vendor"] | UnsetType = UNSET
+    takes_back: bool | UnsetType = UNSET
+
+
+class StockOwner(Row, frozen=True, kw_only=True):
+    """Whose stock a sku's is, at a location, or `*`: wherever no location says; no owner ends it."""
+
+    sku: Code
+    location: Code
+    owner: Code | UnsetType | None = UNSET
+
+
+class TransferPrice(Row, frozen=True, kw_only=True):
+    """What a buyer (`*`: whoever) owes an owner for a unit: `cents`, or a percent of the order line's price or of cost.
+
+    Of a sku, a category or, where neither is said, every sku; from a day on, until a day on which it is no longer.
+    """
+
+    code: Code
+    owner: Code | UnsetType = UNSET
+    buyer: Code | UnsetType = UNSET
+    sku: Code | UnsetType | None = UNSET
+    category: Code | UnsetType | None = UNSET
+    cents: Annotated[int, Meta(ge=0, le=10**12)] | UnsetType | None = UNSET
+    percent: Annotated[float, Meta(ge=0, le=1000)] | UnsetType | None = UNSET
+    percent_of: Literal["price", "cost"] | UnsetType | None = UNSET
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | UnsetType = UNSET
+    from_on: date | UnsetType | None = UNSET
+    until_on: date | UnsetType | None = UNSET
+
+
 class Listener(Row, frozen=True, kw_only=True):
     """Who is told of exceptions, by webhooks signed with the first of its secrets."""
 
@@ -251,23 +297,24 @@ class Kind(msgspec.Struct, frozen=True):
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("locations", "location", Location, needs=("kind",), defaults={
+        Kind("parties", "party", Party, defaults={"name": "", "kind": "division", "takes_back": False}),
+        Kind("locations", "location", Location, needs=("kind",), refers={"division": "division", "owner": "party"}, defaults={
             "name": "", "lat": None, "lon": None, "country": "US", "postal_code": None, "time_zone": "UTC",
             "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "safety_stock": 0,
             "work_days": "1111111", "cut_off": None, "handling_days": 0, "pickup_minutes": 60, "package_cents": None,
-            "line_cents": None, "holidays": [], "on": True}),
+            "line_cents": None, "holidays": [], "division": None, "owner": None, "on": True}),
         Kind("pools", "pool", Pool, defaults={"name": "", "locations": []}, grouped=("locations", "location")),
-        Kind("channels", "channel", Channel, needs=("pool",), refers={"pool": "pool"}, defaults={
+        Kind("channels", "channel", Channel, needs=("pool",), refers={"pool": "pool", "division": "division"}, defaults={
             "name": "", "kind": "none", "mode": "reset", "buffer": 0, "cap": None, "reset_minutes": 60,
-            "brokering": {}, "settings": {}, "on": True}),
+            "brokering": {}, "settings": {}, "division": None, "on": True}),
         Kind("sources", "source", Source, needs=("kind",), defaults={
             "name": "", "quantity_kind": "physical", "order_level": "window", "window_seconds": 900,
             "deducts_at": "ship", "acknowledges": True, "absent_is_zero": False, "sums_rows": False,
             "deducted_holds": [], "additions": {}, "gates": {}, "folder": None, "posts": {}, "morning_at": None,
             "time_zone": "UTC", "tolerance_days": 1, "stale_after_seconds": 129600, "owns": [], "status_map": []}),
         Kind("skus", "sku", Sku, defaults={
-            "name": "", "price_cents": None, "value_cents": None, "weight_grams": None, "barcodes": [],
-            "substitutes": []},
+            "name": "", "price_cents": None, "value_cents": None, "weight_grams": None, "category": None,
+            "barcodes": [], "substitutes": []},
             grouped=("barcodes", "barcode")),
         Kind("kits", "kit", Kit, key=("kit",), refers={"kit": "sku"}, grouped=("components", "component")),
         Kind("units", "unit", Unit, key=("sku", "uom"), refers={"sku": "sku"}),
@@ -282,6 +329,12 @@ KINDS: dict[str, Kind] = {
                        "until_at": None, "on": True}),
         Kind("transits", "transit", Transit, needs=("method", "miles", "days"), defaults={"weekends": True}),
         Kind("policies", "policy", Policy),
+        Kind("stock_owners", "stock_owner", StockOwner, key=("sku", "location"), needs=("owner",),
+             refers={"sku": "sku", "location": "location", "owner": "party"}, defaults={"owner": None}),
+        Kind("transfer_prices", "transfer_price", TransferPrice, needs=("owner",),
+             refers={"owner": "party", "buyer": "party", "sku": "sku"}, defaults={
+                 "buyer": "*", "sku": None, "category": None, "cents": None, "percent": None, "percent_of": None,
+                 "currency": "USD", "from_on": None, "until_on": None}),
         Kind("listeners", "listener", Listener, key=("url",), needs=("secrets",), defaults={"on": True}),
     )
 }  # fmt: skip
@@ -326,6 +379,22 @@ def faults_of_rule(body: dict[str, Any]) -> list[tuple[str, str]]:
     ):
         return [("until_at", "lies before from_at")]
     return []
+
+
+def faults_of_transfer_price(body: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with a transfer price as a whole, as (field, reason)."""
+    faults = []
+    if (body["cents"] is None) == (body["percent"] is None):
+        faults.append(("cents", "a price says cents or a percent, and not both"))
+    if (body["percent"] is None) != (body["percent_of"] is None):
+        faults.append(("percent_of", "is said exactly where a percent is: price or cost"))
+    if body["sku"] is not None and body["category"] is not None:
+        faults.append(("category", "a price is of a sku or of a category"))
+    if body["owner"] == body["buyer"]:
+        faults.append(("buyer", "nobody buys of themselves"))
+    if body["from_on"] is not None and body["until_on"] is not None and body["from_on"] >= body["until_on"]:
+        faults.append(("until_on", "lies before from_on"))
+    return faults
 
 
 def is_large(body: dict[str, Any]) -> bool:

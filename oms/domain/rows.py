@@ -101,7 +101,7 @@ def _cleaned(kind: Kind, row: dict[str, Any]) -> dict[str, Any]:
                     raise msgspec.ValidationError(f"not valid JSON: {error} - at `$.{name}`") from error
             elif name in ("barcodes", "substitutes", "locations", "deducted_holds", "secrets", "holidays"):
                 value = [part.strip() for part in value.split("|") if part.strip()]
-            elif name in ("on", "acknowledges", "absent_is_zero", "sums_rows", "weekends"):
+            elif name in ("on", "acknowledges", "absent_is_zero", "sums_rows", "weekends", "takes_back"):
                 value = _YES_NO.get(value.lower(), value.lower() if value else None)
         if value is None or value == "":
             if name == "name":

@@ -41,7 +41,8 @@ class Drift(msgspec.Struct, frozen=True):
 
 
 checks = tuple(
-    sql.rows(name, Difference) for name in ("stock_differs", "availability_differs", "capacity_differs", "lines_differ")
+    sql.rows(name, Difference)
+    for name in ("stock_differs", "availability_differs", "capacity_differs", "lines_differ", "settlements_differ")
 )
 counts = sql.one("counts", Counts)
 source_known = sql.maybe("source_known", int)
@@ -49,7 +50,7 @@ counted = sql.rows("counted", Drift)
 
 
 async def verify(db: Database) -> tuple[Counts, list[Difference]]:
-    """Folds the ledger, commitments and capacity anew in one snapshot; gives what differs (empty is right)."""
+    """Folds the ledger, commitments, capacity and settlements anew in one snapshot; gives what differs (empty is right)."""
     async with db.pool.acquire() as tx, tx.transaction(isolation="repeatable_read", readonly=True):
         return await counts(tx), [row for check in checks for row in await check(tx)]
 

@@ -35,6 +35,7 @@ from oms.domain.ids import ids_from
 from oms.domain.promise import Hours, ships_on
 from oms.flows.broker import kept
 from oms.flows.broker.crew import ORDERS_MIN, Crew
+from oms.flows.broker.dearer import dearer_at, has_transfer_prices
 from oms.flows.broker.waiting import Waited, whose_turn_it_is
 
 sql = Sql("broker")
@@ -101,6 +102,8 @@ class Network(msgspec.Struct, frozen=True):
     here: frozenset[int]
     pools: dict[int, tuple[int, ...]]
     rejected: dict[tuple[int, int], float]
+    has_prices: bool = False
+    """Whether there are transfer prices: units cost their seller more where they are another's."""
 
 
 class Which(msgspec.Struct, frozen=True):
@@ -254,6 +257,7 @@ async def read_problem(
         subjects = await subjects_of(tx, orders=ids) if policies else []
         if network is None:
             network = await read_network(tx, now=now, rejected=shares(await asked_of(tx, skus=skus, now=now)))
+        dearer = await dearer_at(tx, lines=lines, today=now.date()) if network.has_prices else {}
     # what waits for its receipts is no promise of present stock
     inside: dict[tuple[int, int], int] = dict(waited.units)
     for n in lines if which.captured is None else ():
@@ -272,11 +276,7 @@ async def read_problem(
         ],
         lines,
         network.locations,
-        [
-            n if (share := network.rejected.get((n.sku_id, n.location_id))) is None
-            else msgspec.structs.replace(n, reject_share=share)
-            for n in stock if n.location_id in network.here
-        ],
+        [_costed(n, network.rejected, dearer) for n in stock if n.location_id in network.here],
         network.pools,
         protected,
         not_again,
@@ -284,6 +284,14 @@ async def read_problem(
     )  # fmt: skip
     told = [] if is_for_all else hints(policies, subjects)
     return problem, [*told, f"{waited.left} lines wait for their receipts."] if waited.left else told
+
+
+def _costed(stock: Stock, rejected: dict[tuple[int, int], float], dearer: dict[tuple[int, int], int]) -> Stock:
+    """Stock with how often its location rejects the sku, where that is known, and what it costs more than one's own."""
+    key = stock.sku_id, stock.location_id
+    if key not in rejected and key not in dearer:
+        return stock
+    return msgspec.structs.replace(stock, reject_share=rejected.get(key), transfer_cents=dearer.get(key, 0))
 
 
 async def read_network(tx: Connection, *, now: datetime, rejected: Shares) -> Network:
@@ -300,7 +308,8 @@ async def read_network(tx: Connection, *, now: datetime, rejected: Shares) -> Ne
         for s in await locations(tx, now=now)
     ]  # fmt: skip
     pools = {pool_id: tuple(here) for pool_id, here in members.items()}
-    return Network(found, frozenset(n.location_id for n in found), pools, rejected.of_sku)
+    here = frozenset(n.location_id for n in found)
+    return Network(found, here, pools, rejected.of_sku, await has_transfer_prices(tx))
 
 
 def location_at(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:

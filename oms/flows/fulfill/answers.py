@@ -9,7 +9,7 @@ import msgspec
 
 from connectors.fulfillers import Said, SaidUnreadable, read_said
 from connectors.fulfillers.file import FileFulfiller, read_file
-from oms import ledger, record
+from oms import ledger, owed, record
 from oms.access import Actor
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
@@ -201,6 +201,8 @@ async def _left_all_the_same(
     ]  # fmt: skip
     await ledger.move(tx, moves, feed_id=None, who=actor.who)
     await ledger.write(tx, locked, resum={m.sku_id for m in moves})
+    gone = [owed.Left(work.fulfillment_id, n.line_id, units, f"{n.reference}/late") for n, units in left]
+    await owed.shipped(tx, gone, who=actor.who, at=said.at or now)
     trouble = record.Trouble(
         kind="shipped_though_recalled", subject=str(work.fulfillment_id),
         detail=f"{location} shipped order {work.number} though it was taken back. Stop the parcel, or expect it as a "

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from oms import ledger, record
+from oms import ledger, owed, record
 from oms.access import Actor
 from oms.book import Book
 from oms.cache import Cache
@@ -107,7 +107,7 @@ async def take(tx: Connection, ids: Sequence[UUID], actor: Actor) -> list[Fulfil
 
 
 async def ship(tx: Connection, moving: Sequence[Fulfillment], *, now: datetime, who: str) -> None:
-    """What leaves is a movement of ours; it is no longer allocated."""
+    """What leaves is a movement of ours; it is no longer allocated, and who sold it owes its owner."""
     places = {f.fulfillment_id: f for f in moving}
     lines = await take_lines(tx, ids=sorted(places))
     keys = {(n.sku_id, places[n.fulfillment_id].location_id) for n in lines}
@@ -127,3 +127,5 @@ async def ship(tx: Connection, moving: Sequence[Fulfillment], *, now: datetime, 
     await book.write(tx, capped=())
     await ship_lines(tx, lines=[n.line_id for n in lines], quantities=[n.quantity for n in lines])
     await mark_shipped(tx, message_refs=[n.reference for n in lines])
+    left = [owed.Left(n.fulfillment_id, n.line_id, n.quantity, n.reference) for n in lines]
+    await owed.shipped(tx, left, who=who, at=now)

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from connectors.feeds.message import Message
-from oms import ledger, record
+from oms import ledger, owed, record
 from oms.db import Connection, Database, Sql
 from oms.errors import NotFound
 from oms.flows.ingest import acknowledge
@@ -152,6 +152,11 @@ async def take_in(
     left = corrected - {f.sku_id for f in facts}
     if left:
         await ledger.write(tx, {s: locked[s] for s in left}, resum=left)
+    sold = [
+        owed.Told(f"said:{source.code}:{f.message_id}:{f.sku_id}", f.sku_id, f.location_id, -f.quantity, f.occurred_at)
+        for f in facts if f.kind in ("sale", "return")
+    ]  # fmt: skip
+    await owed.sold(tx, sold, who=f"{source.code} by {who}")
     await _transit(tx, source, beside)
     _tell(messages, settled, results, puts)
     await _keep(tx, source, puts, results)

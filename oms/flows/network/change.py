@@ -9,7 +9,7 @@ import msgspec
 from brokering.policies import read_body
 from connectors.channels import SettingsWrong
 from connectors.posts.opened import poster_of
-from oms import ledger
+from oms import ledger, owed
 from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain import network
@@ -66,6 +66,7 @@ class _Part(msgspec.Struct, frozen=True):
 lock_network = sql.run("lock_network")
 known = sql.rows("known", _Known)
 doubles = sql.rows("doubles", _Double)
+parties_in_use = sql.rows("parties_in_use", str)
 sku_ids = sql.rows("sku_ids", int)
 kit_components = sql.rows("kit_components", _Part)
 own = sql.rows("own", _Taken)
@@ -88,6 +89,11 @@ ANALYZE = {
 }
 """What the planner is told of a kind after many rows; never of a table that is empty, which it would believe for good."""
 ANALYZE_ROWS_MIN = 1000
+PRICED_BY = ("parties", "locations", "channels", "skus", "stock_owners", "transfer_prices")
+"""Kinds that may say what an entry of a settlement waits for."""
+REFERRED = ("location", "pool", "source", "sku", "channel", "division", "party")
+EVERY = {("stock_owners", "location", "*"), ("transfer_prices", "buyer", "*")}
+"""What stands for every object, where a code is expected."""
 WRITE = {name: sql.run(f"write_{name}") for name in KINDS if name != "kits"}
 
 
@@ -144,6 +150,12 @@ async def load(
                 RefusedRow(row.row, "posts", fault)
                 for row in given
                 if (fault := fault_of_posts(after[row.key]["posts"]))
+            ]
+        if kind == "transfer_prices":
+            refused += [
+                RefusedRow(row.row, *fault)
+                for row in given
+                for fault in network.faults_of_transfer_price(after[row.key])
             ]
         if kind == "policies":
             refused += [
@@ -210,7 +222,7 @@ async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given])
         named += [
             (row.row, field, of, row.body[field])
             for field, of in kind.refers.items()
-            if row.body.get(field) is not None
+            if row.body.get(field) is not None and (kind.name, field, row.body[field]) not in EVERY
         ]
         named += [(row.row, "locations", "location", code) for code in row.body.get("locations", [])]
         named += [
@@ -220,14 +232,15 @@ async def unknown_references(tx: Connection, kind: Kind, given: Sequence[Given])
         named += [
             (row.row, "substitutes", "sku", code) for code in row.body.get("substitutes", []) if code not in new_skus
         ]
-    wanted: dict[str, set[str]] = {name: set() for name in ("location", "pool", "source", "sku", "channel")}
+    wanted: dict[str, set[str]] = {name: set() for name in REFERRED}
     for _, _, of, code in named:
         wanted[of].add(code)
     exist = {
         (found.kind, found.code)
         for found in await known(
             tx, locations=sorted(wanted["location"]), pools=sorted(wanted["pool"]), sources=sorted(wanted["source"]),
-            skus=sorted(wanted["sku"]), channels=sorted(wanted["channel"]),
+            skus=sorted(wanted["sku"]), channels=sorted(wanted["channel"]), divisions=sorted(wanted["division"]),
+            parties=sorted(wanted["party"]),
         )
     }  # fmt: skip
     return [RefusedRow(row, field, f"no {of} has the code {code!r}") for row, field, of, code in named
@@ -265,6 +278,11 @@ async def refused_by_kind(tx: Connection, kind: str, given: Sequence[Given]) -> 
             RefusedRow(row.row, "substitutes", "a sku is no substitute of itself")
             for row in given if row.key[0] in row.body.get("substitutes", [])
         ]  # fmt: skip
+    if kind == "parties":
+        others = {row.key[0] for row in given if row.body.get("kind", "division") != "division"}
+        in_use = set(await parties_in_use(tx, codes=sorted(others)))
+        why = "locations or channels are its: it is a division"
+        return [RefusedRow(row.row, "kind", why) for row in given if row.key[0] in in_use]
     if kind == "pools":
         present = {pool.code for pool in await READ["pools"](tx, codes=None, after="", limit=None)}
         if len(present | {row.key[0] for row in given}) > POOLS_MAX:
@@ -351,6 +369,8 @@ async def consequences(
         await ledger.touch(tx, await sku_ids(tx, codes=sorted(skus)))
     if kind == "rules":
         await raise_exceptions(tx, [_waiting(body, who) for body in changed.values() if network.is_large(body)])
+    if kind in PRICED_BY:
+        await owed.make_entries(tx, None, who=who)
     if kind in ("skus", "sku_aliases"):
         codes = {body.get("sku") or body["code"] for body in changed.values()}
         await flag_doubles(tx, codes=sorted(codes))

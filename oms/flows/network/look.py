@@ -34,6 +34,9 @@ CODES = {name: sql.rows(f"codes_of_{name}", str) for name in ("locations", "chan
 SEEN_BY_ALL = frozenset({"skus", "units", "kits"})
 """Kinds of which a key that is bound to a part of the network sees everything."""
 
+SEEN_WHOLE = frozenset({"stock_owners"})
+"""Kinds of which such a key sees nothing, and which no single code names."""
+
 
 async def show(db: Database, *, actor: Actor, kind: str, code: str) -> dict[str, Any]:
     """One object by its code; NotFound where there is none, or it is not theirs."""
@@ -49,6 +52,8 @@ async def listed(db: Database, *, actor: Actor, kind: str, codes: Sequence[str] 
     async with db.connection() as connection:
         theirs = await _theirs(connection, actor=actor, kind=kind)
         if theirs is not None:
+            if kind in SEEN_WHOLE:
+                return Page([], None)
             codes = sorted(theirs if codes is None else theirs & set(codes))
         filters: dict[str, Any] = {"codes": codes} if len(described.key) == 1 else {"rows": None}
         found = await READ[kind](connection, **filters, after=after, limit=limit + 1)

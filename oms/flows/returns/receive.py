@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from oms import ledger
+from oms import ledger, owed
 from oms.access import Actor
 from oms.cache import Cache
 from oms.db import Database, Sql
@@ -82,6 +82,11 @@ async def receive(
         await received_lines(
             tx, id=return_id, location_id=location_id, at=now, numbers=list(units), quantities=list(units.values())
         )
+        came = [
+            owed.Returned(k, line_id, quantity, standing[k].received)
+            for k, quantity in sorted(units.items()) if (line_id := standing[k].line_id) is not None
+        ]  # fmt: skip
+        await owed.returned(tx, return_id=return_id, location_id=location_id, came=came, who=actor.who, at=now)
         await returned_units(tx, lines=list(out), quantities=list(out.values()))
         await keep(tx, return_id, found.order_id, "returned", actor, device, {str(k): q for k, q in units.items()})
     if cache is not None:
