@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,14 @@ import numpy as np
 from brokering.assembly import as_plan, warm_prices
 from brokering.evaluate import order_cents
 from brokering.executors import Here, Processes
-from brokering.flow import replan_single_units, single_units
+from brokering.flow import Arcs, Ways, replan_single_units, single_units
 from brokering.improve import improve
 from brokering.labor import keep_labor
 from brokering.matrix import Floats, Ints, Matrix
 from brokering.near import Near
 from brokering.numbering import compile_problem
 from brokering.overtaking import give_way
-from brokering.prices import Prices, ascend, contested, given_away
+from brokering.prices import Group, Prices, ascend, contested, given_away
 from brokering.problem import Plan, Problem, Shadow
 from brokering.protect import kept_at_least, room_beside
 from brokering.rounds import State, fill
@@ -93,16 +94,19 @@ def _brokered(
     state = State(m, room)
     classes = sorted(set(m.priority.tolist()), reverse=True)
     mine = m.priority[everyone]
+    groups = run.of_shards("groups", price)
     for p in classes:
-        fill(m, state, everyone[mine == p], price)
+        fill(m, state, everyone[mine == p], price, [_of_class(m, g, p) for part in groups for g in part])
+    del groups
     singles = single_units(m, everyone)
-    _flow(m, state, singles, price)
+    flow = partial(_flow, m, state, singles, partial(run.arcs, price))
+    flow()
     done("rounds")
     if remaining(PIECES_SHARE) > 0 and pieces_max > 0 and m.orders:
         near = Near(m, price, run.of_shards("near", price))
         improve(
             m, state, everyone, near, price, run.pieces, most=pieces_max, seed=seed, remaining=lambda: remaining(PIECES_SHARE),
-            between=lambda: _flow(m, state, singles, price),
+            between=flow,
             tell=lambda n: progress("pieces", n, pieces_max) if progress else None,
         )  # fmt: skip
     give_way(m, state, price)
@@ -128,6 +132,11 @@ class Run:
         """The results of one kind of task for every shard."""
         given = {} if price is None else {"stock": price.stock, "work": price.work}
         return self._executor.run([Task(kind, n, self._generation, given) for n in range(self._shards)])
+
+    def arcs(self, price: Prices, room: Ints, at: Ints) -> list[Arcs]:
+        """Where the single units of every shard may go within a room; where they are now (`at`) is one of the ways."""
+        given = {"stock": price.stock, "work": price.work, "left": room, "at": at}
+        return self._executor.run([Task("arcs", n, self._generation, given) for n in range(self._shards)])
 
     def pieces(self, given: list[dict[str, Any]]) -> list[Ints | None]:
         """Pieces planned again."""
@@ -164,10 +173,16 @@ class Run:
         return ascend(self._m, price, of, steps=steps, stop=stop, first_cents=first_cents)
 
 
-def _flow(m: Matrix, state: State, singles: Ints, price: Prices) -> None:
+def _of_class(m: Matrix, g: Group, priority: int) -> Group:
+    """The orders of a group that are of this class."""
+    of = m.priority[g.orders] == priority
+    return g if of.all() else g.some(np.flatnonzero(of))
+
+
+def _flow(m: Matrix, state: State, singles: Ints, ways: Ways) -> None:
     """Takes the exact replan of single units where it costs less."""
     before = order_cents(m, state, singles).sum()
     other = state.copy()
-    replan_single_units(m, other, singles, price)
+    replan_single_units(m, other, singles, ways)
     if order_cents(m, other, singles).sum() < before:
         state.take_over(other)

@@ -1,5 +1,8 @@
 """All orders of one unit planned again at once, exactly, by minimum cost flow; everything else stays."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from brokering.matrix import INF, Ints, Matrix
@@ -18,7 +21,38 @@ def single_units(m: Matrix, orders: Ints) -> Ints:
     return one[(m.item_first[item + 1] - m.item_first[item] == 1) & (m.item_units[item] == 1)]
 
 
-def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> None:
+@dataclass(frozen=True)
+class Arcs:
+    """Where orders of one unit may go: the orders, what leaving each costs, and (its place, cell, cents) of each way."""
+
+    orders: Ints
+    leave: Ints
+    who: Ints
+    cell: Ints
+    cents: Ints
+
+
+def arcs_of(m: Matrix, one: Ints, price: Prices, *, room: Ints, at: Ints) -> Arcs:
+    """The ways of orders of single units within `room` [C+1]; where an order is now (`at` [I]) is one of them."""
+    orders, leaves, whos, cells, cents = ([np.zeros(0, np.int64)] for _ in range(5))
+    start = 0
+    for g in candidates(m, one, price, room=room, also=at) if len(one) else ():
+        total, u = g.package + g.cost[:, 0], g.uses[0]
+        b, k = np.nonzero((total < np.minimum(g.leave, INF / 2)) & (room[u.cells] > 0))
+        whos.append(b + start)
+        cells.append(u.cells[b, k].astype(np.int64))
+        cents.append(np.rint(total[b, k]).astype(np.int64))
+        orders.append(g.orders)
+        leaves.append(np.rint(g.leave[:, 0]).astype(np.int64))
+        start += len(g.orders)
+    return Arcs(*(np.concatenate(parts) for parts in (orders, leaves, whos, cells, cents)))
+
+
+Ways = Callable[[Ints, Ints], list[Arcs]]
+"""The arcs of all single units within a room, where each item is now being one."""
+
+
+def replan_single_units(m: Matrix, state: State, one: Ints, ways: Ways) -> None:
     """Replans these orders of single units: order → cell → location → done, or left."""
     from ortools.graph.python import min_cost_flow
 
@@ -28,24 +62,17 @@ def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> No
         return  # slots share cells: that is no network
     before = state.at.copy()
     state.release(one)
-    groups = candidates(m, one, price, room=state.room, also=before)
-    one = np.concatenate([g.orders for g in groups])
-    whos, cells, cents, leaves = [], [], [], []
-    start = 0
+    parts = ways(state.room, before)
+    starts = np.cumsum([0, *(len(p.orders) for p in parts)])
+    one = np.concatenate([p.orders for p in parts])
+    who = np.concatenate([p.who + start for p, start in zip(parts, starts, strict=False)])
+    cell, cost = np.concatenate([p.cell for p in parts]), np.concatenate([p.cents for p in parts])
     rank = np.searchsorted(np.unique(m.priority), m.priority)
+    leave = np.concatenate([p.leave for p in parts]) + rank[one] * CLASS_CENTS
     room = state.room
     works = state.capacity[:, :2].min(1)
-    for g in groups:
-        total = g.package + g.cost[:, 0]
-        u = g.uses[0]
-        can = (total < np.minimum(g.leave, INF / 2)) & (room[u.cells] > 0) & (works[g.at] >= 1)
-        b, k = np.nonzero(can)
-        whos.append(b + start)
-        cells.append(u.cells[b, k].astype(np.int64))
-        cents.append(np.rint(total[b, k]).astype(np.int64))
-        leaves.append(np.rint(g.leave[:, 0]).astype(np.int64) + rank[g.orders] * CLASS_CENTS)
-        start += len(g.orders)
-    who, cell, cost = np.concatenate(whos), np.concatenate(cells), np.concatenate(cents)
+    can = works[m.cell_place[cell]] >= 1
+    who, cell, cost = who[can], cell[can], cost[can]
     unique, cell_at = np.unique(cell, return_inverse=True)
     n, r, places = len(one), len(unique), m.places
     sink = n + r + places
@@ -56,7 +83,7 @@ def replan_single_units(m: Matrix, state: State, one: Ints, price: Prices) -> No
             np.int32
         ),
         np.concatenate([np.ones(len(who) + n), room[unique], np.clip(works, 0, ROOM_MAX)]).astype(np.int64),
-        np.concatenate([cost, *leaves, np.zeros(r + places, np.int64)]),
+        np.concatenate([cost, leave, np.zeros(r + places, np.int64)]),
     )
     solver.set_nodes_supplies(
         np.append(np.arange(n), sink).astype(np.int32), np.append(np.ones(n, np.int64), -n).astype(np.int64)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from brokering.flow import arcs_of, single_units
 from brokering.matrix import Bounds, Floats, Ints, Matrix
 from brokering.near import near_rows
 from brokering.piece import replanned
@@ -26,7 +27,7 @@ class Shared(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """One of: wanted, step, bound, near (of a shard, at a generation of its candidates), piece."""
+    """One of: wanted, step, bound, groups, arcs, near (of a shard, at a generation of its candidates), piece."""
 
     kind: str
     shard: int
@@ -54,12 +55,19 @@ def do(task: Task, shared: Shared, kept: dict[Any, Any]) -> Any:
         rows = shared.get(f"rows-{task.generation}")
         rest = {name: value for name, value in given.items() if name not in ("stock", "work")}
         return replanned(m, Prices(given["stock"], given["work"], rows["row_of"], rows["room"]), **rest)
+    if task.kind == "arcs":
+        mine = np.asarray(shared.get(f"orders-{task.shard}")["orders"])
+        rows = shared.get(f"rows-{task.generation}")
+        price = Prices(given["stock"], given["work"], rows["row_of"], rows["room"])
+        return arcs_of(m, single_units(m, mine), price, room=given["left"], at=given["at"])
     groups, rows = _groups(task, m, shared, kept)
     if task.kind == "wanted":
         return wanted_cells(m, groups)
     price = Prices(given["stock"], given["work"], rows["row_of"], rows["room"])
     if task.kind == "step":
         return evaluate(m, groups, price)
+    if task.kind == "groups":
+        return groups
     if task.kind == "near":
         return near_rows(m, groups, price)
     if task.kind == "bound":
