@@ -1,0 +1,66 @@
+"""What routings tell of their work: for each order the rules that were tried, what each took, what it refused and why."""
+
+import msgspec
+
+from brokering.problem import Plan
+from brokering.taking import CAPACITY, LABOR, LIMIT, NO_STOCK, SPLIT, TAKEN
+
+GROUP, FAR, NOWHERE, KEPT_BACK, MAY_NOT, WORTH = (
+    "not of its groups", "beyond the distance", "its distance is not known", "below the safety stock of the rule",
+    "it may not serve it", "its part is worth too little",
+)  # fmt: skip
+NOT_ALL, NOT_COMPLETE = "not all of it could be allocated", "the order goes complete or not at all"
+NO_ROUTING = "no_routing"
+SHOWN_MAX = 20
+REASONS = ((TAKEN, "taken"), (CAPACITY, "capacity"), (LABOR, "capacity"), (SPLIT, "split"), (NOT_COMPLETE, "split"),
+           (KEPT_BACK, "rule"), (FAR, "rule"), (NOWHERE, "rule"), (GROUP, "rule"), (WORTH, "rule"), (NOT_ALL, "rule"),
+           (LIMIT, "no_location"), (MAY_NOT, "no_location"), (NO_STOCK, "no_stock"))  # fmt: skip
+"""Why a line stays, by the first of these that a rule told of its order. The order: what came nearest to being allocated."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Why a rule did not take from locations: how many, and the first of them."""
+
+    why: str
+    count: int
+    locations: list[int]
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """A rule tried on an order: units that it took by location, what it took back, and what it refused and why."""
+
+    routing: str
+    rule: str
+    took: dict[int, int]
+    refused: list[Refused]
+    taken_back: str | None = None
+
+
+class Trail(msgspec.Struct, frozen=True):
+    """How an order went: the rules that were tried in turn, what is left, the queue where it waits, and what ended it."""
+
+    order_id: str
+    tried: list[Tried]
+    left_units: int
+    queue: str | None
+    ended: str
+    cancel_after_days: int | None = None
+
+
+class Worked(msgspec.Struct, frozen=True):
+    """What a rule did in a run: orders tried on it, orders that it took from, units."""
+
+    routing: str
+    rule: str
+    tried: int
+    orders: int
+    units: int
+
+
+class Routed(msgspec.Struct, frozen=True):
+    """A legal plan, a trail for each order, what each rule did, and hints."""
+
+    plan: Plan
+    trails: list[Trail]
+    rules: list[Worked]
+    hints: list[str]
