@@ -1,7 +1,7 @@
 """Plans of one problem side by side: what each costs by one yardstick, and which orders move from one to another, and why."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from brokering.measure import OrderMeasure, measure
 from brokering.problem import Candidate, Order, Plan, Problem
 
 MOVED_SHOWN = 1_000
+DEARER, OTHER_PLACE = "dearer", "the rules came to another place first"
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -87,13 +88,14 @@ def compare(
     plans: Mapping[str, Plan],
     *,
     problems: Mapping[str, Problem] | None = None,
+    by_rules: Collection[str] = (),
     moved_max: int = MOVED_SHOWN,
 ) -> Comparison:
     """Compares plans of the same orders, the first of them the base.
 
     Costs are measured by the problem's policies without their weights and limits. `problems` are those that the plans were
-    made from (the same orders, their own policies): they tell which location a policy did not allow. Raises ValueError
-    without a plan, or where a plan names what is not in the problem.
+    made from (the same orders, their own policies): they tell which location a policy did not allow. Plans `by_rules`
+    weighed no cost: they do not say dearer of a location. Raises ValueError without a plan, or where a plan names what is not in the problem.
     """
     if not plans:
         raise ValueError("there is no plan to compare; give one at least")
@@ -103,7 +105,14 @@ def compare(
         base,
         {name: _figures(problem, plan, measured[name]) for name, plan in plans.items()},
         {
-            name: _moves((problems or {}).get(name, problem), plan, measured[base], measured[name], moved_max=moved_max)
+            name: _moves(
+                (problems or {}).get(name, problem),
+                plan,
+                measured[base],
+                measured[name],
+                moved_max=moved_max,
+                otherwise=OTHER_PLACE if name in by_rules else DEARER,
+            )
             for name, plan in plans.items()
             if name != base
         },
@@ -157,9 +166,10 @@ def _emptied(problem: Problem, plan: Plan) -> list[tuple[int, int]]:
 
 
 def _moves(
-    problem: Problem, plan: Plan, base: Sequence[OrderMeasure], orders: Sequence[OrderMeasure], *, moved_max: int
+    problem: Problem, plan: Plan, base: Sequence[OrderMeasure], orders: Sequence[OrderMeasure], *, moved_max: int,
+    otherwise: str,
 ) -> Moves:  # fmt: skip
-    told = _Told(problem, plan)
+    told = _Told(problem, plan, otherwise=otherwise)
     found = []
     for was, becomes in zip(base, orders, strict=True):
         if was.at != becomes.at:
@@ -179,8 +189,8 @@ def _moves(
 class _Told:
     """What a plan and its problem tell of why an order does not go from somewhere."""
 
-    def __init__(self, problem: Problem, plan: Plan) -> None:
-        self.book = Book(problem)
+    def __init__(self, problem: Problem, plan: Plan, *, otherwise: str) -> None:
+        self.book, self.otherwise = Book(problem), otherwise
         self.lines: dict[str, list[int]] = defaultdict(list)
         for n in problem.lines:
             self.lines[n.order_id].append(n.line_id)
@@ -224,4 +234,4 @@ class _Told:
             return "no stock"
         if self.left.get((line.sku_id, location), 0) < min(parts(problem, order, line)):
             return "its stock went to other orders"
-        return "dearer"
+        return self.otherwise

@@ -38,6 +38,7 @@ from brokering.trail import (
     Trail,
     Tried,
     Worked,
+    decision,
 )  # fmt: skip
 
 
@@ -258,23 +259,23 @@ class _Run:
 
     def _plan(self) -> Plan:
         """What orders have got, its cost added up by the problem's policies."""
-        terms: Counter[str] = Counter()
         assignments: list[Assignment] = []
-        packages = 0
+        decisions, packages = [], 0
         for o in self.orders.values():
             mine = [a for _, some in o.held.got for a in some]
+            terms: Counter[str] = Counter()
             assignments += mine
             packages += self._add(terms, o.held.order, mine)
-        why = {order_id: _why_left(o) for order_id, o in self.orders.items() if o.held.open}
-        left = {n.line_id: n for o in self.orders.values() for bundle in o.held.open for n, _ in bundle}
-        terms["left"] += sum(
-            self.book.leave_cents(line, units)
-            for o in self.orders.values() for bundle in o.held.open for line, units in bundle
-        )  # fmt: skip
-        by_term = {name: cents for name, cents in terms.items() if cents}
+            left = [(line, units) for bundle in o.held.open for line, units in bundle]
+            terms["left"] += sum(self.book.leave_cents(line, units) for line, units in left)
+            decisions.append(decision(o.held.order.order_id, {t: c for t, c in terms.items() if c}, o.tried))
+        by_term: Counter[str] = Counter()
+        for d in decisions:
+            by_term.update(d.cents)
         cost = sum(by_term.values())
-        unfilled = [Unfilled(n.line_id, why[n.order_id]) for n in left.values()]
-        return Plan(assignments, unfilled, cost, min(0, cost), [], {}, by_term, packages)
+        open_lines = {n.line_id: (o, n) for o in self.orders.values() for bundle in o.held.open for n, _ in bundle}
+        unfilled = [Unfilled(line_id, _why_left(o)) for line_id, (o, _) in open_lines.items()]
+        return Plan(assignments, unfilled, cost, min(0, cost), decisions, {}, dict(by_term), packages)
 
     def _add(self, terms: Counter[str], order: Order, mine: list[Assignment]) -> int:
         policy, book = policy_of(self.problem, order), self.book

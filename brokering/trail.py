@@ -1,8 +1,10 @@
 """What routings tell of their work: for each order the rules that were tried, what each took, what it refused and why."""
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
-from brokering.problem import Plan
+from brokering.problem import Candidate, Decision, Plan
 from brokering.taking import CAPACITY, LABOR, LIMIT, NO_STOCK, SPLIT, TAKEN
 
 GROUP, FAR, NOWHERE, KEPT_BACK, MAY_NOT, WORTH = (
@@ -11,7 +13,7 @@ GROUP, FAR, NOWHERE, KEPT_BACK, MAY_NOT, WORTH = (
 )  # fmt: skip
 NOT_ALL, NOT_COMPLETE = "not all of it could be allocated", "the order goes complete or not at all"
 NO_ROUTING = "no_routing"
-SHOWN_MAX = 20
+SHOWN_MAX, NAMED_MAX = 20, 5
 REASONS = ((TAKEN, "taken"), (CAPACITY, "capacity"), (LABOR, "capacity"), (SPLIT, "split"), (NOT_COMPLETE, "split"),
            (KEPT_BACK, "rule"), (FAR, "rule"), (NOWHERE, "rule"), (GROUP, "rule"), (WORTH, "rule"), (NOT_ALL, "rule"),
            (LIMIT, "no_location"), (MAY_NOT, "no_location"), (NO_STOCK, "no_stock"))  # fmt: skip
@@ -64,3 +66,27 @@ class Routed(msgspec.Struct, frozen=True):
     trails: list[Trail]
     rules: list[Worked]
     hints: list[str]
+
+
+def decision(order_id: str, cents: dict[str, int], tried: Sequence[Tried]) -> Decision:
+    """An order as plans tell of it: its cents, and why locations fell out by the last rule that was tried."""
+    last = tried[-1].refused if tried else []
+    return Decision(
+        order_id, cents, [Candidate(at, 0, {}, r.why) for r in last for at in r.locations],
+        {r.why: r.count for r in last},
+    )  # fmt: skip
+
+
+def sentences(trail: Trail, codes: Mapping[int, str]) -> list[str]:
+    """A trail as a person reads it, a sentence for each rule."""
+    told = []
+    for t in trail.tried:
+        took = ", ".join(f"{units} from {codes.get(at, at)}" for at, units in t.took.items())
+        words = [f"took {took}" if took else "took nothing", *([f"taken back: {t.taken_back}"] if t.taken_back else [])]
+        for r in t.refused:
+            some = ", ".join(str(codes.get(at, at)) for at in r.locations[:NAMED_MAX])
+            words.append(f"{r.why}: {some}{f' and {r.count - NAMED_MAX} more' if r.count > NAMED_MAX else ''}")
+        told.append(f"{t.routing} › {t.rule}: {'; '.join(words)}.")
+    cancel = f", cancelled after {trail.cancel_after_days} days" if trail.cancel_after_days is not None else ""
+    left = f": {trail.left_units} units wait in {trail.queue}{cancel}" if trail.left_units else ""
+    return [*told, f"{trail.ended[:1].upper()}{trail.ended[1:]}{left}."]
