@@ -47,6 +47,7 @@ DOORS = (
     "feeds",
     "runs",
     "what_if",
+    "routings",
     "policies",
     "exceptions",
     "network",
