@@ -160,7 +160,8 @@ async def drafted(db: Database, *, code: str) -> list[DraftPolicy]:
 
 
 def _told(d: Drafted, left_out: list[str]) -> DraftPolicy:
-    return DraftPolicy(d.code, msgspec.to_builtins(d.body), sentences(d.body), [*left_out, *d.left_out])
+    body = msgspec.json.decode(msgspec.json.encode(d.body), type=dict[str, Any])
+    return DraftPolicy(d.code, body, sentences(d.body), [*left_out, *d.left_out])
 
 
 async def given_of(tx: Connection, code: str) -> dict[str, Any]:
