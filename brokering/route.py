@@ -68,6 +68,10 @@ class _Run:
         self.problem, self.routings = problem, routings
         self.book = Book(problem)
         self.taking = Taking(self.book)
+        self.had = {
+            sku: frozenset(place for (place, day), s in rows.items() if day == 0 and s.available > 0)
+            for sku, rows in self.book.stock_of.items()
+        }  # fmt: skip
         self.rank = {place: n for n, place in enumerate(routings.sequence)}
         lines: dict[str, list[Line]] = defaultdict(list)
         for n in problem.lines:
@@ -160,9 +164,11 @@ class _Run:
                     stock[place][sku] = units
         if outside := pool - allowed:
             refused[GROUP] += outside
-        for place in (pool & allowed) - stock.keys():
-            had = any(book.stock(sku, place, 0).available > 0 for sku in need)
-            refused[TAKEN if had else NO_STOCK].append(place)
+        without = (pool & allowed) - stock.keys()
+        had = frozenset[int]().union(*(self.had.get(sku, frozenset()) for sku in need))
+        for why, some in ((TAKEN, without & had), (NO_STOCK, without - had)):
+            if some:
+                refused[why] += some
         found: list[tuple[tuple[float, ...], int]] = []
         for place in stock.keys() & allowed:
             if not any(book.may_serve(order, line, place) for line in lines):

@@ -1,7 +1,7 @@
 """Order routings of HotWax under a name: imported, read, made into draft policies, and followed beside the joint plan."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -47,19 +47,24 @@ class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     What is not named is called the same here and there.
     """
 
-    channel: dict[Text, Text] = {}
-    method: dict[Text, Text] = {}
-    queue: dict[Text, Text] = {}
-    group: dict[Text, Text] = {}
-    priority: dict[Text, int] = {}
+    channel: dict[Text, Text] | None = None
+    method: dict[Text, Text] | None = None
+    queue: dict[Text, Text] | None = None
+    group: dict[Text, Text] | None = None
+    priority: dict[Text, int] | None = None
+
+    def ours(self, kind: str, values: Iterable[str]) -> tuple[str, ...]:
+        """Values of a kind as they are called here."""
+        named: Mapping[str, str | int] = getattr(self, kind) or {}
+        return tuple(str(named.get(v, v)) for v in values)
 
 
 class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Routings as HotWax's API gives them (a group or a list of groups), names, and the locations' own sequence by code."""
 
     routings: Any
-    names: Names = Names()
-    sequence: Annotated[list[Text], Meta(max_length=10_000)] = []
+    names: Names | None = None
+    sequence: Annotated[tuple[Text, ...], Meta(max_length=10_000)] = ()
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -195,7 +200,8 @@ def understood(given: Import, places: Sequence[Place]) -> Read:
         if code not in codes:
             raise BadInput(f"sequence[{nth}]: there is no location {code!r}")
     left_out: list[str] = []
-    found = [_routing(r, given.names, left_out) for g in groups for r in g.routings if _is_active(r, left_out, r.name)]
+    names = given.names or Names()
+    found = [_routing(r, names, left_out) for g in groups for r in g.routings if _is_active(r, left_out, r.name)]
     if not found:
         raise BadInput(
             "routings: none of them is active; set statusId to ROUTING_ACTIVE of those that are to be followed"
@@ -226,14 +232,13 @@ def _filter(given: Condition, names: Names, where: str) -> Filter:
     values = given.values
     if field == "priority":
         for value in values:
-            if value not in names.priority and not value.lstrip("-").isdigit():
+            if value not in (names.priority or {}) and not value.lstrip("-").isdigit():
                 raise BadInput(
                     f"routings: {where}: {value!r} is no whole number; say what it is here in names.priority (higher goes first)"
                 )
-        values = tuple(str(names.priority.get(v, v)) for v in values)
+        values = names.ours("priority", values)
     elif field in ("channel", "method", "queue"):
-        called: Mapping[str, str] = getattr(names, field)
-        values = tuple(called.get(v, v) for v in values)
+        values = names.ours(field, values)
     elif field == "promise_days":
         values = tuple(str(int(v)) for v in values)
     return Filter(field, OPERATORS[given.operator], values)
@@ -242,7 +247,7 @@ def _filter(given: Condition, names: Names, where: str) -> Filter:
 def _rule(given: GivenRule, name: str, names: Names, left_out: list[str]) -> Rule:
     by = {c.field: c for c in given.filters}
     groups = [c for c in given.filters if c.field == "facilityGroupId"]
-    inside = [[names.group.get(v, v) for v in c.values] for c in groups if OPERATORS[c.operator] == "in"]
+    inside = [names.ours("group", c.values) for c in groups if OPERATORS[c.operator] == "in"]
     if len(inside) > 1:
         raise BadInput(f"routings: {name}, facilityGroupId: two filters name groups; give one that names all of them")
     if _says_yes(by, "ignoreFacilityOrderLimit"):
@@ -252,11 +257,11 @@ def _rule(given: GivenRule, name: str, names: Names, left_out: list[str]) -> Rul
     actions = {a.kind: a.value for a in given.actions}
     days = actions.get("cancel_after_days")
     return Rule(
-        given.name, given.is_single, tuple(inside[0]) if inside else (),
-        tuple(names.group.get(v, v) for c in groups if OPERATORS[c.operator] == "not_in" for v in c.values),
+        given.name, given.is_single, inside[0] if inside else (),
+        tuple(g for c in groups if OPERATORS[c.operator] == "not_in" for g in names.ours("group", c.values)),
         _miles(by), _least(by.get("brokeringSafetyStock")), _cents(by.get("shipmentThreshold")),
         _says_yes(by, "brokerIfAllItemsAvailable"), tuple(PLACE_SORTS[s] for s in given.sorts),
-        None if actions.get("queue") is None else names.queue.get(str(actions["queue"]), actions["queue"]),
+        None if actions.get("queue") is None else names.ours("queue", [str(actions["queue"])])[0],
         None if days is None else int(days), "clear_cancel" in actions,
     )  # fmt: skip
 
