@@ -21,7 +21,7 @@ class Drafted(msgspec.Struct, frozen=True):
 
 def draft(routings: Routings, *, prefix: str) -> list[Drafted]:
     """A policy for each routing, ranked as they follow each other; nothing is left out without being told."""
-    return [_draft(r, code=f"{prefix}-{nth + 1}", rank=10 * (nth + 1)) for nth, r in enumerate(routings.routings)]
+    return [_draft(r, code=f"{prefix}-{nth + 1}", rank=nth + 1) for nth, r in enumerate(routings.routings)]
 
 
 def _draft(routing: Routing, *, code: str, rank: int) -> Drafted:
@@ -37,6 +37,8 @@ def _draft(routing: Routing, *, code: str, rank: int) -> Drafted:
     if routing.sorts:
         left_out.append("the sort of its orders: all are planned together, priority and days late have their price")
     limits = _limits(routing)
+    if any(r.miles_max is not None and r.miles_max != int(r.miles_max) for r in routing.rules) and limits:
+        left_out.append("parts of a mile: its limit is in whole miles, rounded down")
     for rule in routing.rules:
         name = f"{rule.name}: "
         if rule.is_single and len(routing.rules) > 1:

@@ -40,6 +40,8 @@ ACTIONS = {
     "ORA_NEXT_RULE": "next_rule", "ORA_MV_TO_QUEUE": "queue", "ORA_AUTO_CANCEL_DAYS": "cancel_after_days",
     "ORA_RM_CANCEL_DATE": "clear_cancel", "ORA_RM_AUTO_CANCEL_DATE": "clear_cancel",
 }  # fmt: skip
+WHOLE = ("brokeringSafetyStock", "promiseDaysCutoff", "priority")
+DIGITS_MAX, VALUE_CHARS_MAX, DAYS_MAX = 9, 200, 3650
 NUMBERS = ("distance", "brokeringSafetyStock", "shipmentThreshold", "promiseDaysCutoff")
 FLAGS = ("ignoreFacilityOrderLimit", "splitOrderItemGroup", "brokerIfAllItemsAvailable")
 YES, NO = ("Y", "TRUE", "1"), ("N", "FALSE", "0")
@@ -183,10 +185,10 @@ def _action(given: Any, place: str) -> Action:
     value = _text(fields, "actionValue", f"{place}, action {kind}", default="") or None
     if ACTIONS[kind] == "queue" and value is None:
         raise BadRoutings(f"{place}, action {kind}", "names no queue; give actionValue")
-    if ACTIONS[kind] == "cancel_after_days" and not (value or "").isdigit():
-        raise BadRoutings(
-            f"{place}, action {kind}", f"{value!r} is no number of days; give a whole number in actionValue"
-        )
+    if ACTIONS[kind] == "cancel_after_days" and not (_is_number(value or "") and 1 <= float(value or 0) <= DAYS_MAX):
+        raise BadRoutings(f"{place}, action {kind}", f"{value!r} is no number of days from 1 to {DAYS_MAX}")
+    if ACTIONS[kind] == "cancel_after_days" and "." in (value or ""):
+        raise BadRoutings(f"{place}, action {kind}", f"{value!r} is no whole number of days")
     return Action(ACTIONS[kind], value)
 
 
@@ -241,8 +243,8 @@ def _filter(one: Mapping[str, Any], field: str, where: str, filters: Mapping[str
     number = field in NUMBERS or (field == "priority" and operator in (*BELOW, *ABOVE))
     for value in values:
         if number and not _is_number(value):
-            raise BadRoutings(where, f"{value!r} is no number of 0 or more")
-        if field in ("brokeringSafetyStock", "promiseDaysCutoff") and "." in value:
+            raise BadRoutings(where, f"{value[:20]!r} is no number of 0 or more, of at most {DIGITS_MAX} digits")
+        if field in WHOLE and number and "." in value:
             raise BadRoutings(where, f"{value!r} is no whole number")
         if field in FLAGS and value.upper() not in (*YES, *NO):
             raise BadRoutings(where, f"{value!r} is neither Y nor N")
@@ -252,7 +254,7 @@ def _filter(one: Mapping[str, Any], field: str, where: str, filters: Mapping[str
 
 
 def _is_number(value: str) -> bool:
-    return value.isascii() and value.replace(".", "", 1).isdigit()
+    return value.isascii() and value.replace(".", "", 1).isdigit() and len(value) <= DIGITS_MAX
 
 
 def _values(given: Any, where: str) -> tuple[str, ...]:
@@ -265,7 +267,10 @@ def _values(given: Any, where: str) -> tuple[str, ...]:
     words = given.split(",") if isinstance(given, str) else given
     if not isinstance(words, list) or not all(isinstance(w, str | int) for w in words):
         raise BadRoutings(where, "fieldValue is neither text nor a number nor a list of them")
-    return tuple(dict.fromkeys(str(w).strip() for w in words if str(w).strip()))
+    found = tuple(dict.fromkeys(str(w).strip() for w in words if str(w).strip()))
+    if any(len(v) > VALUE_CHARS_MAX or "\x00" in v for v in found):
+        raise BadRoutings(where, f"a value is longer than {VALUE_CHARS_MAX} characters, or is no text")
+    return found
 
 
 def _fields(given: Any, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:

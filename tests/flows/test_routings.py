@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import oms.demo
+from brokering.routings import Rule
 from oms import access
 from oms.app import create_app
 from oms.cache import Cache
@@ -180,7 +181,7 @@ async def test_what_a_what_if_cannot_try_is_refused(db: Database, net: Net) -> N
 async def test_a_draft_policy_says_what_routings_say_and_lists_what_is_not_carried_over(db: Database, net: Net) -> None:
     await brought(db, SAMPLE)
     first, second = await routings.drafted(db, code="mine")
-    assert (first.code, first.body["scope"], first.body["rank"]) == ("mine-1", {"promise_days_max": 2}, 10)
+    assert (first.code, first.body["scope"], first.body["rank"]) == ("mine-1", {"promise_days_max": 2}, 1)
     assert (first.body["cancel_after_days"], second.body["scope"]) == (7, {})
     left = "\n".join(first.left_out)
     for part in (
@@ -272,3 +273,50 @@ def test_a_file_holds_routings_as_the_api_gave_them_or_with_names_beside(tmp_pat
     names.write_text("{")
     with pytest.raises(BadInput, match="a JSON file is expected"):
         read_import(str(bare), names=str(names))
+
+
+def rule_of(*filters: dict[str, Any], **names: Any) -> tuple[Rule, list[str]]:
+    """A rule of these filters in our words, and what is left out."""
+    given = msgspec.convert({"routings": routing({"inventoryFilters": list(filters)}), "names": names}, routings.Import)
+    read = routings.understood(given, [])
+    return read.routings.routings[0].rules[0], read.left_out
+
+
+def test_distances_are_miles_and_kilometers_where_the_rule_says_metric() -> None:
+    far = where("distance", "less-equals", "100")
+    assert rule_of(far)[0].miles_max == 100
+    assert rule_of(far, where("measurementSystem", "equals", "metric"))[0].miles_max == pytest.approx(62.137, abs=0.001)
+    below = rule_of(where("distance", "less", 100))[0].miles_max
+    assert below is not None and 99.99 < below < 100
+
+
+def test_what_must_be_there_is_at_least_or_more_than_a_number() -> None:
+    assert rule_of(where("brokeringSafetyStock", "greater-equals", 3))[0].stock_min == 3
+    assert rule_of(where("brokeringSafetyStock", "greater", "3"))[0].stock_min == 4
+    assert rule_of(where("shipmentThreshold", "greater-equals", "49.99"))[0].value_cents_min == 4999
+
+
+def test_what_a_legal_plan_never_does_is_told_as_left_out() -> None:
+    beyond, split = where("ignoreFacilityOrderLimit", "equals", "Y"), where("splitOrderItemGroup", "equals", True)
+    assert [s.split(" is to ")[1] for s in rule_of(beyond, split)[1]] == [
+        "go beyond what locations may take: a legal plan never does",
+        "split what belongs together: a legal plan never does",
+    ]
+    assert rule_of(where("ignoreFacilityOrderLimit", "equals", "N"))[1] == []
+
+
+def test_groups_are_called_as_they_are_here() -> None:
+    inside, outside = where("facilityGroupId", "in", "STORES,web"), where("facilityGroupId", "not-equals", "OUTLETS")
+    rule = rule_of(inside, outside, group={"STORES": "local", "OUTLETS": "cheap"})[0]
+    assert (rule.groups, rule.groups_not) == (("local", "web"), ("cheap",))
+    with pytest.raises(BadInput, match="two filters name groups"):
+        rule_of(inside, where("facilityGroupId", "equals", "web"))
+
+
+async def test_a_place_that_the_rules_did_not_come_to_is_not_called_dearer(db: Database, net: Net) -> None:
+    await orders_of(db, net, count=1)
+    await set_stock(db, sku="A", location="W1", quantity=50)
+    most = {"conditionTypeEnumId": "ENTCT_SORT_BY", "fieldName": "inventoryForAllocation"}
+    await brought(db, routing({"inventoryFilters": [most]}))
+    found = await tried(db, ENGINE, {"routings": "mine"}, open=True)
+    assert found["moves"]["routings mine"]["why"] == {"the rules came to another place first": 1}

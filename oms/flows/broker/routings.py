@@ -1,6 +1,7 @@
 """Order routings of HotWax under a name: imported, read, made into draft policies, and followed beside the joint plan."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from oms.record import Step, keep
 
 sql = Sql("routings")
 
+WHOLE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 KILOMETERS_PER_MILE = 1.609344
 SETS_AT_ONCE = 200
 Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -232,7 +234,7 @@ def _filter(given: Condition, names: Names, where: str) -> Filter:
     values = given.values
     if field == "priority":
         for value in values:
-            if value not in (names.priority or {}) and not value.lstrip("-").isdigit():
+            if value not in (names.priority or {}) and not WHOLE.fullmatch(value):
                 raise BadInput(
                     f"routings: {where}: {value!r} is no whole number; say what it is here in names.priority (higher goes first)"
                 )
