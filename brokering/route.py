@@ -7,7 +7,7 @@ import msgspec
 
 from brokering.book import Book
 from brokering.cents import line_terms, miles_between, package_terms, policy_of
-from brokering.problem import Assignment, Line, Order, Plan, Problem, Unfilled
+from brokering.problem import Assignment, Decision, Line, Order, Plan, Problem, Unfilled
 from brokering.routings import (
     QUEUE_OPEN,
     QUEUE_REJECTED,
@@ -38,7 +38,6 @@ from brokering.trail import (
     Trail,
     Tried,
     Worked,
-    decision,
 )  # fmt: skip
 
 
@@ -274,7 +273,7 @@ class _Run:
             packages += self._add(terms, o.held.order, mine)
             left = [(line, units) for bundle in o.held.open for line, units in bundle]
             terms["left"] += sum(self.book.leave_cents(line, units) for line, units in left)
-            decisions.append(decision(o.held.order.order_id, {t: c for t, c in terms.items() if c}, o.tried))
+            decisions.append(_decision(o, {term: c for term, c in terms.items() if c}))
         by_term: Counter[str] = Counter()
         for d in decisions:
             by_term.update(d.cents)
@@ -304,6 +303,11 @@ def _units(some: list[Assignment]) -> Counter[int]:
     for a in some:
         found[a.location_id] += a.quantity
     return found
+
+
+def _decision(o: _Order, cents: dict[str, int]) -> Decision:
+    """An order as plans tell of it: its cents, and how many locations fell out by the last rule that was tried, and why."""
+    return Decision(o.held.order.order_id, cents, [], {r.why: r.count for r in o.tried[-1].refused} if o.tried else {})
 
 
 def _why_left(o: _Order) -> str:

@@ -1,10 +1,12 @@
 """What routings tell of their work: for each order the rules that were tried, what each took, what it refused and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from brokering.problem import Candidate, Decision, Plan
+from brokering.cents import miles_between
+from brokering.problem import Plan, Problem
+from brokering.routings import Routings, allows
 from brokering.taking import CAPACITY, LABOR, LIMIT, NO_STOCK, SPLIT, TAKEN
 
 GROUP, FAR, NOWHERE, KEPT_BACK, MAY_NOT, WORTH = (
@@ -13,7 +15,7 @@ GROUP, FAR, NOWHERE, KEPT_BACK, MAY_NOT, WORTH = (
 )  # fmt: skip
 NOT_ALL, NOT_COMPLETE = "not all of it could be allocated", "the order goes complete or not at all"
 NO_ROUTING = "no_routing"
-SHOWN_MAX, NAMED_MAX = 20, 5
+SHOWN_MAX, NAMED_MAX = 8, 5
 REASONS = ((TAKEN, "taken"), (CAPACITY, "capacity"), (LABOR, "capacity"), (SPLIT, "split"), (NOT_COMPLETE, "split"),
            (KEPT_BACK, "rule"), (FAR, "rule"), (NOWHERE, "rule"), (GROUP, "rule"), (WORTH, "rule"), (NOT_ALL, "rule"),
            (LIMIT, "no_location"), (MAY_NOT, "no_location"), (NO_STOCK, "no_stock"))  # fmt: skip
@@ -68,13 +70,26 @@ class Routed(msgspec.Struct, frozen=True):
     hints: list[str]
 
 
-def decision(order_id: str, cents: dict[str, int], tried: Sequence[Tried]) -> Decision:
-    """An order as plans tell of it: its cents, and why locations fell out by the last rule that was tried."""
-    last = tried[-1].refused if tried else []
-    return Decision(
-        order_id, cents, [Candidate(at, 0, {}, r.why) for r in last for at in r.locations],
-        {r.why: r.count for r in last},
-    )  # fmt: skip
+def why_not(problem: Problem, routings: Routings, trails: Sequence[Trail]) -> Callable[[str, int], str | None]:
+    """Tells why an order did not go from a location by the last rule that was tried on it; None where that had no reason."""
+    of_order = {t.order_id: t for t in trails}
+    orders = {o.order_id: o for o in problem.orders}
+    locations = {n.location_id: n for n in problem.locations}
+    rules = {(r.name, rule.name): rule for r in routings.routings for rule in r.rules}
+
+    def told(order_id: str, location_id: int) -> str | None:
+        if not (tried := of_order[order_id].tried):
+            return "no routing took its order"
+        last = tried[-1]
+        rule, order, location = rules[last.routing, last.rule], orders[order_id], locations[location_id]
+        miles = miles_between(order, location)
+        if not allows(rule, location):
+            return GROUP
+        if rule.miles_max is not None and order.location_id is None and (miles is None or miles > rule.miles_max):
+            return NOWHERE if miles is None else FAR
+        return next((r.why for r in last.refused if location_id in r.locations), None)
+
+    return told
 
 
 def sentences(trail: Trail, codes: Mapping[int, str]) -> list[str]:

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Meta
 
 from brokering import Assignment, Plan, Problem, Unfilled, audit, broker
-from brokering.compare import compare
+from brokering.compare import WhyNot, compare
 from brokering.policies import Subject
 from brokering.replay import Rhythm, replay
 from brokering.route import route, without_classes
-from brokering.trail import Routed
+from brokering.trail import Routed, why_not
 from oms.db import Connection, Database, Sql
 from oms.errors import BadInput, Conflict, NotFound
 from oms.flows.broker import kept, told
@@ -87,6 +87,7 @@ class Tried(msgspec.Struct, frozen=True):
     problems: dict[str, Problem]
     routed: dict[str, Routed] = {}
     left_out: dict[str, list[str]] = {}
+    why_not: dict[str, WhyNot] = {}
 
 
 class _Begun(msgspec.Struct, frozen=True):
@@ -184,7 +185,7 @@ async def find(db: Database, asked: Asked, *, now: datetime) -> dict[str, Any]:
     """Plans what is asked by each of its policies and compares them; reads only."""
     found = await _tried(db, asked, now=now)
     comparison = await asyncio.to_thread(
-        compare, found.problem, found.plans, problems=found.problems, by_rules=found.routed
+        compare, found.problem, found.plans, problems=found.problems, by_rules=found.why_not
     )
     summaries = {
         name: await asyncio.to_thread(summarize, found.problems[name], plan)
@@ -211,10 +212,12 @@ async def _tried(db: Database, asked: Asked, *, now: datetime) -> Tried:
     problems: dict[str, Problem] = {}
     routed: dict[str, Routed] = {}
     left_out: dict[str, list[str]] = {}
+    why_not_in: dict[str, WhyNot] = {}
     for trial in asked.policies:
         if trial.routings is not None:
             mine = problems[trial.name] = without_classes(with_policies(problem, trial, subjects))
-            routed[trial.name], left_out[trial.name] = await _routed(db, mine, trial.routings)
+            name = trial.name
+            routed[name], left_out[name], why_not_in[name] = await _routed(db, mine, trial.routings)
             plans[trial.name] = routed[trial.name].plan
             continue
         mine = problems[trial.name] = with_policies(problem, trial, subjects)
@@ -225,17 +228,17 @@ async def _tried(db: Database, asked: Asked, *, now: datetime) -> Tried:
     if asked.on.run is not None:
         async with db.connection() as tx:
             plans[HAPPENED] = as_it_was(await decided_plans(tx, run_id=asked.on.run))
-    return Tried(problems[asked.policies[0].name], plans, problems, routed, left_out)
+    return Tried(problems[asked.policies[0].name], plans, problems, routed, left_out, why_not_in)
 
 
-async def _routed(db: Database, problem: Problem, given: dict[str, Any]) -> tuple[Routed, list[str]]:
-    """Routings followed, their plan audited; and what of them is not followed."""
+async def _routed(db: Database, problem: Problem, given: dict[str, Any]) -> tuple[Routed, list[str], WhyNot]:
+    """Routings followed, their plan audited; what of them is not followed, and what tells why not from a location."""
     async with db.connection() as tx:
         routings, asked, left_out = await follow_what(tx, given, orders=[o.order_id for o in problem.orders])
     found = await asyncio.to_thread(route, problem, routings, asked)
     faults = await asyncio.to_thread(audit, problem, found.plan)
     assert not faults, f"the plan of routings breaks the law: {faults[:5]}"
-    return found, left_out
+    return found, left_out, why_not(problem, routings, found.trails)
 
 
 async def _tried_day(db: Database, asked: Asked, *, day: date) -> Tried:
