@@ -7,7 +7,7 @@ import msgspec
 
 from brokering.book import Book
 from brokering.cents import line_terms, miles_between, package_terms, policy_of
-from brokering.problem import Assignment, Decision, Line, Order, Plan, Problem, Unfilled
+from brokering.problem import Assignment, Line, Order, Plan, Problem, Unfilled
 from brokering.routings import (
     QUEUE_OPEN,
     QUEUE_REJECTED,
@@ -26,17 +26,15 @@ from brokering.trail import (
     GROUP,
     KEPT_BACK,
     MAY_NOT,
-    NO_ROUTING,
     NOT_ALL,
     NOT_COMPLETE,
     NOWHERE,
-    REASONS,
     SHOWN_MAX,
     WORTH,
     Refused,
     Routed,
-    Trail,
     Tried,
+    Way,
     Worked,
 )  # fmt: skip
 
@@ -49,17 +47,6 @@ def without_classes(problem: Problem) -> Problem:
 def route(problem: Problem, routings: Routings, asked: Sequence[Asked] = ()) -> Routed:
     """Follows routings on a problem; `asked` tells of orders what filters ask. The plan is legal for `without_classes`."""
     return _Run(without_classes(problem), routings, asked).routed()
-
-
-class _Order:
-    """An order on its way."""
-
-    def __init__(self, held: Held, asked: Asked, queue: str) -> None:
-        self.held, self.asked, self.queue = held, asked, queue
-        self.tried: list[Tried] = []
-        self.ended = "no routing took it"
-        self.is_routed = False
-        self.cancel_after_days: int | None = None
 
 
 class _Run:
@@ -77,11 +64,11 @@ class _Run:
             lines[n.order_id].append(n)
         rejected = {b.order_id for b in problem.barred}
         known = {a.order_id: a for a in asked}
-        self.orders: dict[str, _Order] = {}
+        self.orders: dict[str, Way] = {}
         for o in problem.orders:
             a = known.get(o.order_id) or Asked(o.order_id)
             queue = a.queue or (QUEUE_REJECTED if o.order_id in rejected else QUEUE_OPEN)
-            self.orders[o.order_id] = _Order(Held(self.book, o, lines[o.order_id]), a, queue)
+            self.orders[o.order_id] = Way(Held(self.book, o, lines[o.order_id]), a, queue)
         self.started_in = {order_id: o.queue for order_id, o in self.orders.items()}
         self.worked: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
         self.hints = oddities(routings, problem.locations)
@@ -100,9 +87,9 @@ class _Run:
             for at, r in enumerate(self.routings.routings) for nth, rule in enumerate(r.rules)
             for w in [self.worked[at, nth]]
         ]  # fmt: skip
-        return Routed(self._plan(), [_trail(o) for o in self.orders.values()], rules, self.hints)
+        return Routed(self._plan(), [o.trail() for o in self.orders.values()], rules, self.hints)
 
-    def _follow(self, o: _Order, at: int, routing: Routing, allowed: list[frozenset[int]]) -> None:
+    def _follow(self, o: Way, at: int, routing: Routing, allowed: list[frozenset[int]]) -> None:
         """Tries a routing's rules on an order until nothing is open, or an action ends it."""
         o.is_routed = True
         had = len(o.held.got)
@@ -273,13 +260,13 @@ class _Run:
             packages += self._add(terms, o.held.order, mine)
             left = [(line, units) for bundle in o.held.open for line, units in bundle]
             terms["left"] += sum(self.book.leave_cents(line, units) for line, units in left)
-            decisions.append(_decision(o, {term: c for term, c in terms.items() if c}))
+            decisions.append(o.decision({term: c for term, c in terms.items() if c}))
         by_term: Counter[str] = Counter()
         for d in decisions:
             by_term.update(d.cents)
         cost = sum(by_term.values())
         open_lines = {n.line_id: (o, n) for o in self.orders.values() for bundle in o.held.open for n, _ in bundle}
-        unfilled = [Unfilled(line_id, _why_left(o)) for line_id, (o, _) in open_lines.items()]
+        unfilled = [Unfilled(line_id, o.why_left()) for line_id, (o, _) in open_lines.items()]
         return Plan(assignments, unfilled, cost, min(0, cost), decisions, {}, dict(by_term), packages)
 
     def _add(self, terms: Counter[str], order: Order, mine: list[Assignment]) -> int:
@@ -303,22 +290,3 @@ def _units(some: list[Assignment]) -> Counter[int]:
     for a in some:
         found[a.location_id] += a.quantity
     return found
-
-
-def _decision(o: _Order, cents: dict[str, int]) -> Decision:
-    """An order as plans tell of it: its cents, and how many locations fell out by the last rule that was tried, and why."""
-    return Decision(o.held.order.order_id, cents, [], {r.why: r.count for r in o.tried[-1].refused} if o.tried else {})
-
-
-def _why_left(o: _Order) -> str:
-    if not o.is_routed:
-        return NO_ROUTING
-    told = {r.why for t in o.tried for r in t.refused} | {t.taken_back for t in o.tried}
-    return next((short for why, short in REASONS if why in told), "no_stock")
-
-
-def _trail(o: _Order) -> Trail:
-    left = sum(units for bundle in o.held.open for _, units in bundle)
-    return Trail(
-        o.held.order.order_id, o.tried, left, o.queue if left else None, o.ended, o.cancel_after_days if left else None
-    )  # fmt: skip

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from brokering.cents import miles_between
-from brokering.problem import Plan, Problem
-from brokering.routings import Routings, allows
-from brokering.taking import CAPACITY, LABOR, LIMIT, NO_STOCK, SPLIT, TAKEN
+from brokering.problem import Decision, Plan, Problem
+from brokering.routings import Asked, Routings, allows
+from brokering.taking import CAPACITY, LABOR, LIMIT, NO_STOCK, SPLIT, TAKEN, Held
 
 GROUP, FAR, NOWHERE, KEPT_BACK, MAY_NOT, WORTH = (
     "not of its groups", "beyond the distance", "its distance is not known", "below the safety stock of the rule",
@@ -68,6 +68,37 @@ class Routed(msgspec.Struct, frozen=True):
     trails: list[Trail]
     rules: list[Worked]
     hints: list[str]
+
+
+class Way:
+    """An order on its way through routings: what it has got, where it waits, what was tried on it."""
+
+    def __init__(self, held: Held, asked: Asked, queue: str) -> None:
+        self.held, self.asked, self.queue = held, asked, queue
+        self.tried: list[Tried] = []
+        self.ended = "no routing took it"
+        self.is_routed = False
+        self.cancel_after_days: int | None = None
+
+    def decision(self, cents: dict[str, int]) -> Decision:
+        """As plans tell of it: its cents, and how many locations fell out by the last rule that was tried, and why."""
+        last = self.tried[-1].refused if self.tried else []
+        return Decision(self.held.order.order_id, cents, [], {r.why: r.count for r in last})
+
+    def why_left(self) -> str:
+        """Why what is left of it stays, in the word of plans."""
+        if not self.is_routed:
+            return NO_ROUTING
+        told = {r.why for t in self.tried for r in t.refused} | {t.taken_back for t in self.tried}
+        return next((short for why, short in REASONS if why in told), "no_stock")
+
+    def trail(self) -> Trail:
+        """How it went."""
+        left = sum(units for bundle in self.held.open for _, units in bundle)
+        return Trail(
+            self.held.order.order_id, self.tried, left, self.queue if left else None, self.ended,
+            self.cancel_after_days if left else None,
+        )  # fmt: skip
 
 
 def why_not(problem: Problem, routings: Routings, trails: Sequence[Trail]) -> Callable[[str, int], str | None]:

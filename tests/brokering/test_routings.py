@@ -10,7 +10,7 @@ from brokering import Barred, Line, Location, Order, Policy, Problem, Protected,
 from brokering.problem import Labor
 from brokering.route import route, without_classes
 from brokering.routings import Asked, Filter, Routing, Routings, Rule
-from brokering.trail import Routed, Trail
+from brokering.trail import Routed, Trail, sentences, why_not
 from tests.brokering.small import line, random_problem
 
 NEW_YORK, NEWARK, BOSTON, CHICAGO = (40.71, -74.0), (40.73, -74.17), (42.36, -71.06), (41.88, -87.63)
@@ -245,6 +245,27 @@ def test_rules_that_cannot_work_in_this_network_are_told() -> None:
         "sequence, and none is given", "not known, it sorts nothing".replace("known, it", "known: it"), "category of a product",
     ):  # fmt: skip
         assert sentence in told, sentence
+
+
+def test_why_an_order_did_not_go_from_a_location_is_told_by_the_last_rule_that_was_tried() -> None:
+    orders = [Order("o", *NEW_YORK), Order("p", *NEW_YORK)]
+    given = problem(
+        {(1, N): 5, (1, B): 5, (1, C): 5}, orders=orders, lines=[line(1), line(2, order="p")],
+        locations=places(N={"capacity_orders": 0}),
+    )  # fmt: skip
+    rule = Rule("stores", groups=("stores",), miles_max=150)
+    routings = Routings((Routing("web", (rule,), (Filter("channel", "in", ("web",)),)),))
+    tell = why_not(given, routings, checked(given, routings, [Asked("o", "web"), Asked("p", "shop")]).trails)
+    assert [tell("o", at) for at in (N, B, C)] == ["its capacity is full", "beyond the distance", "not of its groups"]
+    assert tell("p", N) == "no routing took its order"
+
+
+def test_a_trail_reads_as_a_sentence_for_each_rule() -> None:
+    trail = followed(problem({(1, C): 1}), msgspec.structs.replace(NEAR, queue="PARKED", cancel_after_days=3)).trails[0]
+    assert sentences(trail, {N: "Newark", B: "Boston", C: "Chicago"}) == [
+        "all › near: took nothing; not enough stock: Newark, Boston; beyond the distance: Chicago.",
+        "Moved to PARKED by near: 1 units wait in PARKED, cancelled after 3 days.",
+    ]
 
 
 def random_routings(seed: int) -> Routings:

@@ -305,6 +305,12 @@ def test_what_a_legal_plan_never_does_is_told_as_left_out() -> None:
     assert rule_of(where("ignoreFacilityOrderLimit", "equals", "N"))[1] == []
 
 
+def test_rules_of_the_same_name_are_told_apart() -> None:
+    made = routing({"ruleName": "near"}, {"ruleName": "near"}, {"ruleName": "near"})
+    read = routings.understood(msgspec.convert({"routings": made}, routings.Import), [])
+    assert [r.name for r in read.routings.routings[0].rules] == ["near", "near (2)", "near (3)"]
+
+
 def test_groups_are_called_as_they_are_here() -> None:
     inside, outside = where("facilityGroupId", "in", "STORES,web"), where("facilityGroupId", "not-equals", "OUTLETS")
     rule = rule_of(inside, outside, group={"STORES": "local", "OUTLETS": "cheap"})[0]

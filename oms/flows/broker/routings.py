@@ -208,7 +208,22 @@ def understood(given: Import, places: Sequence[Place]) -> Read:
         raise BadInput(
             "routings: none of them is active; set statusId to ROUTING_ACTIVE of those that are to be followed"
         )
+    found = [
+        msgspec.structs.replace(r, name=n) for r, n in zip(found, told_apart([r.name for r in found]), strict=True)
+    ]
     return Read(Routings(tuple(found), tuple(codes[c] for c in given.sequence)), left_out)
+
+
+def told_apart(names: list[str]) -> list[str]:
+    """Names, those that came before with a number behind."""
+    found: list[str] = []
+    for name in names:
+        nth = 2
+        called = name
+        while called in found:
+            called, nth = f"{name} ({nth})", nth + 1
+        found.append(called)
+    return found
 
 
 def _is_active(one: Given | GivenRule, left_out: list[str], name: str) -> bool:
@@ -218,12 +233,13 @@ def _is_active(one: Given | GivenRule, left_out: list[str], name: str) -> bool:
 
 
 def _routing(given: Given, names: Names, left_out: list[str]) -> Routing:
+    rules = [
+        _rule(r, f"{given.name} › {r.name}", names, left_out)
+        for r in given.rules if _is_active(r, left_out, f"{given.name} › {r.name}")
+    ]  # fmt: skip
+    apart = told_apart([r.name for r in rules])
     return Routing(
-        given.name,
-        tuple(
-            _rule(r, f"{given.name} › {r.name}", names, left_out)
-            for r in given.rules if _is_active(r, left_out, f"{given.name} › {r.name}")
-        ),
+        given.name, tuple(msgspec.structs.replace(r, name=n) for r, n in zip(rules, apart, strict=True)),
         tuple(_filter(c, names, f"routing {given.name!r}, {c.field}") for c in given.filters),
         tuple(ORDER_SORTS[s] for s in given.sorts),
     )  # fmt: skip
