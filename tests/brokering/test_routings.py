@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from brokering import Barred, Line, Location, Order, Policy, Problem, Protected, Slot, Stock, audit
+from brokering import Barred, Limit, Line, Location, Order, Policy, Problem, Protected, Slot, Stock, audit
 from brokering.problem import Labor
 from brokering.route import route, without_classes
 from brokering.routings import Asked, Filter, Routing, Routings, Rule
@@ -191,6 +191,21 @@ def test_all_or_nothing_gives_back_what_a_rule_took_of_an_order_that_stays_incom
     complete = problem({(1, N): 1}, orders=[Order("o", *NEW_YORK, split="complete")], lines=[line(1), line(2, sku=2)])
     found = followed(complete, ANYWHERE)
     assert went(found) == {} and found.trails[0].tried[0].taken_back == "the order goes complete or not at all"
+
+
+def test_what_an_order_gives_back_is_there_for_the_next_one() -> None:
+    orders = [Order("o", *NEW_YORK, split="complete"), Order("p", *NEW_YORK)]
+    given = problem(
+        {(1, N): 1}, orders=orders, lines=[line(1), line(2, sku=2), line(3, order="p")],
+        locations=places(N={"capacity_orders": 1, "capacity_items": 1}),
+    )  # fmt: skip
+    assert went(followed(given, ANYWHERE)) == {3: {N: 1}}
+
+
+def test_a_hard_limit_of_the_policy_holds_whatever_the_rules_say() -> None:
+    given = problem({(1, N): 5, (1, C): 5}, policy=Policy(limits=(Limit(kinds=("warehouse",)),)))
+    found = followed(given, ANYWHERE)
+    assert went(found) == {1: {C: 1}} and why(found.trails[0], 0)["a limit of the policy"] == [N]
 
 
 def test_units_that_are_promised_outside_the_run_are_not_taken() -> None:
