@@ -1,4 +1,6 @@
-"""Brokering: one joint plan beside nearest-with-stock and one order at a time, on the same problems in the same run.
+"""Brokering: one joint plan beside nearest-with-stock, one order at a time and order routings, on the same problems.
+
+The routings are of the HotWax kind: what is promised soon near by and whole, then wider and in parts, then anywhere.
 
 Classes may be overtaken here, since the bound lets them: what the law of classes costs is a row of its own. The largest
 size runs only where BROKER_LARGEST is set, for it takes a quarter of an hour and several gigabytes.
@@ -16,11 +18,46 @@ from benchmarks.frame import Row, memory_mb, row
 from benchmarks.instances import Sources, make, sources
 from benchmarks.monolith import optimum
 from brokering import Plan, Policy, Problem, audit, broker, nearest, one_at_a_time
+from brokering.route import route
+from brokering.routings import Filter, Routing, Routings, Rule
 
 SEEDS = (1, 2, 3)
 COMPARED_ORDERS_MAX = 20_000
 OPTIMUM_SECONDS = 120.0
 AUDITED_ORDERS_MAX = 100_000
+
+
+ROUTINGS = Routings((
+    Routing(
+        "promised soon",
+        (
+            Rule("one place within 150 miles", miles_max=150, stock_min=2, sorts=("distance",)),
+            Rule("one place within 600 miles", miles_max=600, sorts=("distance",)),
+            Rule("several within 600 miles", is_single=False, miles_max=600, sorts=("distance",)),
+            Rule("several anywhere", is_single=False, sorts=("distance",)),
+        ),
+        (Filter("promise_days", "less_equals", ("2",)),), ("priority", "placed"),
+    ),
+    Routing(
+        "the rest",
+        (
+            Rule("one place within 300 miles", miles_max=300, stock_min=3, sorts=("distance",)),
+            Rule("one place anywhere", sorts=("distance",)),
+            Rule("several anywhere", is_single=False, sorts=("distance", "stock")),
+        ),
+        (), ("priority", "placed"),
+    ),
+))  # fmt: skip
+
+
+def routed(problem: Problem) -> Plan:
+    """What order routings plan."""
+    return route(problem, ROUTINGS).plan
+
+
+OTHERS = (
+    ("nearest with stock", nearest), ("one order at a time, exact", one_at_a_time), ("order routings, rule by rule", routed),
+)  # fmt: skip
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -82,7 +119,7 @@ def _of_size(data: Sources, size: Size) -> list[Row]:
         if size.orders <= AUDITED_ORDERS_MAX:
             _legal(problem, plan)
         if size.orders <= COMPARED_ORDERS_MAX:
-            for rule, other in (("nearest with stock", nearest), ("one order at a time, exact", one_at_a_time)):
+            for rule, other in OTHERS:
                 saved.setdefault(rule, []).append(100 * (1 - plan.cost / _legal(problem, other(problem)).cost))
     seeds = f"{len(size.seeds)} seed{'s' * (len(size.seeds) > 1)}"
     worst = f"worst of {seeds}: {max(gaps):.3f}"

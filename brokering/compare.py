@@ -1,7 +1,7 @@
 """Plans of one problem side by side: what each costs by one yardstick, and which orders move from one to another, and why."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -10,7 +10,10 @@ from brokering.cents import parts
 from brokering.measure import OrderMeasure, measure
 from brokering.problem import Candidate, Order, Plan, Problem
 
+WhyNot = Callable[[str, int], str | None]
+"""Why an order did not go from a location, where it is known."""
 MOVED_SHOWN = 1_000
+DEARER, OTHER_PLACE = "dearer", "the rules came to another place first"
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -87,13 +90,14 @@ def compare(
     plans: Mapping[str, Plan],
     *,
     problems: Mapping[str, Problem] | None = None,
+    by_rules: Mapping[str, WhyNot] | None = None,
     moved_max: int = MOVED_SHOWN,
 ) -> Comparison:
     """Compares plans of the same orders, the first of them the base.
 
     Costs are measured by the problem's policies without their weights and limits. `problems` are those that the plans were
-    made from (the same orders, their own policies): they tell which location a policy did not allow. Raises ValueError
-    without a plan, or where a plan names what is not in the problem.
+    made from (the same orders, their own policies): they tell which location a policy did not allow. Plans `by_rules`
+    weighed no cost: theirs tell why an order did not go from a location. Raises ValueError without a plan, or where a plan names what is not in the problem.
     """
     if not plans:
         raise ValueError("there is no plan to compare; give one at least")
@@ -103,7 +107,14 @@ def compare(
         base,
         {name: _figures(problem, plan, measured[name]) for name, plan in plans.items()},
         {
-            name: _moves((problems or {}).get(name, problem), plan, measured[base], measured[name], moved_max=moved_max)
+            name: _moves(
+                (problems or {}).get(name, problem),
+                plan,
+                measured[base],
+                measured[name],
+                moved_max=moved_max,
+                why_not=(by_rules or {}).get(name),
+            )
             for name, plan in plans.items()
             if name != base
         },
@@ -157,9 +168,10 @@ def _emptied(problem: Problem, plan: Plan) -> list[tuple[int, int]]:
 
 
 def _moves(
-    problem: Problem, plan: Plan, base: Sequence[OrderMeasure], orders: Sequence[OrderMeasure], *, moved_max: int
+    problem: Problem, plan: Plan, base: Sequence[OrderMeasure], orders: Sequence[OrderMeasure], *, moved_max: int,
+    why_not: WhyNot | None,
 ) -> Moves:  # fmt: skip
-    told = _Told(problem, plan)
+    told = _Told(problem, plan, why_not=why_not)
     found = []
     for was, becomes in zip(base, orders, strict=True):
         if was.at != becomes.at:
@@ -179,8 +191,8 @@ def _moves(
 class _Told:
     """What a plan and its problem tell of why an order does not go from somewhere."""
 
-    def __init__(self, problem: Problem, plan: Plan) -> None:
-        self.book = Book(problem)
+    def __init__(self, problem: Problem, plan: Plan, *, why_not: WhyNot | None) -> None:
+        self.book, self.why_not = Book(problem), why_not
         self.lines: dict[str, list[int]] = defaultdict(list)
         for n in problem.lines:
             self.lines[n.order_id].append(n.line_id)
@@ -217,6 +229,8 @@ class _Told:
             return "the policy does not allow it"
         if not self.book.may_serve(order, line, location):
             return "it may not serve it"
+        if self.why_not is not None and (why := self.why_not(order.order_id, location)) is not None:
+            return why
         candidate = self.candidates.get((order.order_id, location))
         if candidate is not None and candidate.fell_out is not None:
             return candidate.fell_out
@@ -224,4 +238,4 @@ class _Told:
             return "no stock"
         if self.left.get((line.sku_id, location), 0) < min(parts(problem, order, line)):
             return "its stock went to other orders"
-        return "dearer"
+        return DEARER if self.why_not is None else OTHER_PLACE

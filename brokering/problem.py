@@ -209,7 +209,8 @@ class Unfilled(msgspec.Struct, frozen=True):
     """A line that stays open, and why.
 
     no_location (its pool has none that may), barred, no_stock, dear (leaving costs less), split (its order's rule),
-    protected (promised outside the run), taken (by others of the run), capacity.
+    protected (promised outside the run), taken (by others of the run), capacity. By order routings also rule (none of
+    them allows it) and no_routing (none takes its order).
     """
 
     line_id: int

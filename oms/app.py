@@ -48,6 +48,7 @@ DOORS = (
     "feeds",
     "runs",
     "what_if",
+    "routings",
     "policies",
     "settlements",
     "exceptions",

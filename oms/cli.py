@@ -267,19 +267,82 @@ def broker(dry_run: bool, seconds: float | None, seed: int | None, is_json: bool
 @click.option("--every-minutes", type=click.IntRange(5, 1440), default=None, help="The day in batches instead.")
 @click.option("--in-force", is_flag=True, help="The policies in force, first of all.")
 @click.option("--policy", "policies", multiple=True, metavar="CODE[@VERSION]|FILE", help="A policy; up to five.")
+@click.option("--routings", multiple=True, metavar="NAME", help="Imported routings, followed rule by rule.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=None, help="The longest time to plan each.")
 @click.option("--seed", type=click.IntRange(0), default=None)
 @as_json
-def what_if(is_open: bool, run_id: Any, day: Any, zone: str, every_minutes: int | None, in_force: bool, policies: tuple[str, ...], seconds: float | None,
-            seed: int | None, is_json: bool) -> None:  # fmt: skip
+def what_if(is_open: bool, run_id: Any, day: Any, zone: str, every_minutes: int | None, in_force: bool, policies: tuple[str, ...],
+            routings: tuple[str, ...], seconds: float | None, seed: int | None, is_json: bool) -> None:  # fmt: skip
     """Try policies on what a run saw, on what is open, or on a whole past day; nothing is allocated."""
     from oms.demo.tried import comparison_lines, tried
 
     on: dict[str, Any] = {**({"run": str(run_id)} if run_id else {}), **({"open": True} if is_open else {})}
     on |= {"day": str(day.date())} if day else {}
     on |= {"time_zone": zone, "every_minutes": every_minutes}
-    result = settle(lambda house: tried(house, on=on, in_force=in_force, policies=policies, seconds=seconds, seed=seed))
+    result = settle(
+        lambda house: tried(
+            house, on=on, in_force=in_force, policies=policies, routings=routings, seconds=seconds, seed=seed
+        )
+    )
     show(result, is_json=is_json, text=lambda r: "\n".join(comparison_lines(r)))
+
+
+@main.group("routings")
+def routings_of() -> None:
+    """Order routings of HotWax: import them, compare them with the joint plan, make policies of them."""
+
+
+@routings_of.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--name", default=None, help="What to call them; the file's name unless given.")
+@click.option("--names", type=click.Path(exists=True, dir_okay=False), help="JSON file: HotWax's names as ours.")
+@as_json
+def routings_import(file: str, name: str | None, names: str | None, is_json: bool) -> None:
+    """Keep the routings of FILE (JSON as HotWax's API gives it) under a name."""
+    from pathlib import Path
+
+    from oms.demo.imported import bring, read_import, said_lines
+
+    given = guarded(lambda: read_import(file, names=names))
+    said = settle(lambda house: bring(house, name=name or Path(file).stem, given=given))
+    show(said, is_json=is_json, text=lambda s: "\n".join(said_lines(s)))
+
+
+@routings_of.command("compare")
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("--open", "is_open", is_flag=True, help="On what is open now.")
+@click.option("--run", "run_id", type=click.UUID, help="On what this run saw.")
+@click.option(
+    "--policy", "policies", multiple=True, metavar="CODE[@VERSION]|FILE", help="A policy beside those in force."
+)
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=None, help="The longest time to plan each.")
+@click.option("--seed", type=click.IntRange(0), default=None)
+@as_json
+def routings_compare(names: tuple[str, ...], is_open: bool, run_id: Any, policies: tuple[str, ...],
+                     seconds: float | None, seed: int | None, is_json: bool) -> None:  # fmt: skip
+    """Follow imported routings rule by rule beside the joint plan of the policies in force; nothing is allocated."""
+    from oms.demo.tried import comparison_lines, tried
+
+    on: dict[str, Any] = {**({"run": str(run_id)} if run_id else {}), **({"open": True} if is_open else {})}
+    result = settle(
+        lambda house: tried(house, on=on, in_force=True, policies=policies, routings=names, seconds=seconds, seed=seed)
+    )
+    show(result, is_json=is_json, text=lambda r: "\n".join(comparison_lines(r)))
+
+
+@routings_of.command("draft")
+@click.argument("name")
+@as_json
+def routings_draft(name: str, is_json: bool) -> None:
+    """Show the policies that imported routings would make, and what cannot be carried over."""
+    from oms.demo.imported import draft_lines
+
+    async def work(house: "House") -> Any:
+        from oms.flows.broker.routings import drafted
+
+        return await drafted(house.db, code=name)
+
+    show(settle(work), is_json=is_json, text=lambda ds: "\n".join(draft_lines(ds)))
 
 
 @main.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import oms.demo
 from oms.cli import main
 from oms.db import Database
 from oms.settings import Settings
@@ -205,3 +206,18 @@ async def test_a_period_is_told_as_lines_csv_and_json_and_ends_with_3_while_pric
         {"party": "stores", "currency": "USD", "cents": 1400}, {"party": "web", "currency": "USD", "cents": -1400},
     ]  # fmt: skip
     assert (await shell("settlement", "2026-10")).code == 0
+
+
+async def test_routings_are_imported_compared_and_drafted_from_the_command_line(
+    shell: Shell, db: Database, net: Net
+) -> None:
+    sample = Path(oms.demo.__file__).parent / "data" / "routings.json"
+    told = await shell("routings", "import", sample, "--name", "ours")
+    assert (told.code, told.out.strip()) == (0, "ours: 2 routings with 6 rules are followed.")
+    compared = await shell("routings", "compare", "ours", "--open", "--json")
+    assert [p["name"] for p in compared.json["plans"]] == ["in force", "routings ours"]
+    drafted = await shell("routings", "draft", "ours")
+    assert drafted.out.startswith("ours-1:\n") and "not carried over" in drafted.out
+    broken = shell.file("broken.json", sample.read_text().replace("ORA_MULTI", "ORA_ALL"))
+    told = await shell("routings", "import", broken)
+    assert (told.code, told.err.count("\n")) == (1, 1) and "neither ORA_SINGLE nor ORA_MULTI" in told.err

@@ -16,13 +16,18 @@ MOVED_SHOWN = 10
 
 
 async def tried(
-    house: House, *, on: Mapping[str, Any], in_force: bool, policies: Sequence[str], seconds: float | None, seed: int | None
+    house: House, *, on: Mapping[str, Any], in_force: bool, policies: Sequence[str], seconds: float | None, seed: int | None,
+    routings: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Tries policies now, in this process; nothing is kept of it. Raises BadInput, NotFound, Conflict."""
+    """Tries policies and imported routings now, in this process; nothing is kept of it. Raises BadInput, NotFound, Conflict."""
     settings = house.settings
     given: list[Trial | str] = [Trial(in_force=True)] if in_force else []
     asked = await what_if.readied(
-        house.db, what_if.Ask(msgspec.convert(on, what_if.On), [*given, *map(read_policy, policies)], seconds, seed),
+        house.db,
+        what_if.Ask(
+            msgspec.convert(on, what_if.On),
+            [*given, *map(read_policy, policies), *(Trial(routings=name) for name in routings)], seconds, seed,
+        ),
         now=clock(), seconds=settings.broker_seconds, seed=settings.broker_seed,
     )  # fmt: skip
     return await what_if.find(house.db, asked, now=clock())
@@ -72,6 +77,13 @@ def comparison_lines(result: Mapping[str, Any]) -> list[str]:
         if moves["orders"]:
             lines += ["", f"{moves['to']}: " + ", ".join(f"{n:,} × {why}" for why, n in moves["why"].items())]
             lines += [f"  {_moved(m)}" for m in moves["shown"][:MOVED_SHOWN]]
+    for routed in result.get("routings", []):
+        lines += ["", f"{routed['name']}:"]
+        lines += [
+            f"  {r['routing']} › {r['rule']}: {r['orders']:,} of {r['tried']:,} orders, {r['units']:,} units"
+            for r in routed["rules"]
+        ]
+        lines += [f"  {hint}" for hint in routed["hints"]]
     return lines
 
 

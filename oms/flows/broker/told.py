@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from brokering.compare import Comparison, Figures, Moved, Moves
+from brokering.trail import Routed, sentences
 from oms.db import Database, Sql
 
 sql = Sql("what_if")
@@ -26,6 +27,23 @@ async def tell(db: Database, found: Comparison, *, summaries: Mapping[str, dict[
         "plans": [{"name": name, **_figures(f, codes, summaries.get(name, {}))} for name, f in found.plans.items()],
         "moves": [{"to": name, **_moves(m, codes, names)} for name, m in found.moves.items()],
     }
+
+
+async def tell_routed(
+    db: Database, found: Comparison, routed: Mapping[str, Routed], *, left_out: Mapping[str, list[str]]
+) -> list[dict[str, Any]]:
+    """Of each of the routings: what its rules did, hints, and the trail of each order that is shown as moving."""
+    async with db.connection() as tx:
+        codes: dict[int, str] = dict(await location_codes(tx))
+    told = []
+    for name, r in routed.items():
+        moves = found.moves.values() if name == found.base else [found.moves[name]]
+        shown = {m.order_id for some in moves for m in some.shown}
+        told.append({
+            "name": name, "rules": msgspec.to_builtins(r.rules), "hints": [*left_out[name], *r.hints],
+            "trails": {t.order_id: sentences(t, codes) for t in r.trails if t.order_id in shown},
+        })  # fmt: skip
+    return told
 
 
 def _figures(figures: Figures, codes: Mapping[int, str], summary: Mapping[str, Any]) -> dict[str, Any]:

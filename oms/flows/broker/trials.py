@@ -12,6 +12,7 @@ from brokering.policies import Subject, Version, policy_for, ranked, read_body
 from oms.db import Connection, Sql
 from oms.errors import BadInput, NotFound
 from oms.flows.broker.policy import in_force
+from oms.flows.broker.routings import given_of
 
 sql = Sql("what_if")
 
@@ -23,13 +24,15 @@ Code = Annotated[str, Meta(min_length=1, max_length=200)]
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One policy for all orders: of a code (its newest version unless one is given), or a body drafted here; or, with
-    `in_force`, all that are in force, each for its scope. `name` is what the comparison calls it."""
+    `in_force`, all that are in force, each for its scope; or imported `routings` of a name, followed rule by rule.
+    `name` is what the comparison calls it."""
 
     name: Code | None = None
     code: Code | None = None
     version: Annotated[int, Meta(ge=1, le=2_147_483_647)] | None = None
     body: dict[str, Any] | None = None
     in_force: bool = False
+    routings: Code | None = None
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -41,11 +44,15 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Read(msgspec.Struct, frozen=True):
-    """A trial as it is kept: its name, the policies that it tries, and whether its only one is for all orders."""
+    """A trial as it is kept: its name, the policies that it tries, and whether its only one is for all orders.
+
+    Or the routings that it follows, as they were imported then.
+    """
 
     name: str
     policies: list[Said]
     is_for_all: bool
+    routings: dict[str, Any] | None = None
 
 
 policy_version_row = sql.maybe("policy_version_row", Said)
@@ -65,10 +72,13 @@ async def read_trials(tx: Connection, trials: Sequence[Trial | str], *, now: dat
 
 
 async def _read(tx: Connection, trial: Trial, *, place: str, now: datetime) -> Read:
-    if (trial.code is not None) + (trial.body is not None) + trial.in_force != 1:
-        raise BadInput(f"{place}: give one of code, body and in_force")
+    if (trial.code is not None) + (trial.body is not None) + trial.in_force + (trial.routings is not None) != 1:
+        raise BadInput(f"{place}: give one of code, body, in_force and routings")
     if trial.version is not None and trial.code is None:
         raise BadInput(f"{place}.version: belongs to a code; give the code of the policy")
+    if trial.routings is not None:
+        given = await given_of(tx, trial.routings)
+        return Read(trial.name or f"routings {trial.routings}", [], is_for_all=False, routings=given)
     if trial.in_force:
         now_in_force = await in_force(tx, code=None, now=now, drafts=False)
         policies = [Said(p.code, p.version, msgspec.to_builtins(p.body)) for p in now_in_force]

@@ -1,4 +1,4 @@
-"""What-if: up to five policies tried on what a run saw, on what is open now, or on a whole past day; nothing is allocated.
+"""What-if: up to five policies (or imported routings) tried on what a run saw, on what is open now, or on a whole past day; nothing is allocated.
 
 It is asked for, worked on by a worker in read-only transactions with the engine of the runs, and read when it is done.
 """
@@ -14,14 +14,17 @@ import msgspec
 from msgspec import Meta
 
 from brokering import Assignment, Plan, Problem, Unfilled, audit, broker
-from brokering.compare import compare
+from brokering.compare import WhyNot, compare
 from brokering.policies import Subject
 from brokering.replay import Rhythm, replay
+from brokering.route import route, without_classes
+from brokering.trail import Routed, why_not
 from oms.db import Connection, Database, Sql
 from oms.errors import BadInput, Conflict, NotFound
 from oms.flows.broker import kept, told
 from oms.flows.broker.day import read_day, span_of
 from oms.flows.broker.planning import read_problem, subjects_of, summarize
+from oms.flows.broker.routings import follow_what
 from oms.flows.broker.trials import HAPPENED, Read, Trial, read_trials, with_policies
 
 sql = Sql("what_if")
@@ -82,6 +85,9 @@ class Tried(msgspec.Struct, frozen=True):
     problem: Problem
     plans: dict[str, Plan]
     problems: dict[str, Problem]
+    routed: dict[str, Routed] = {}
+    left_out: dict[str, list[str]] = {}
+    why_not: dict[str, WhyNot] = {}
 
 
 class _Begun(msgspec.Struct, frozen=True):
@@ -126,6 +132,8 @@ async def readied(db: Database, asked: Ask, *, now: datetime, seconds: float, se
         if on.run is not None:
             await _kept(tx, on.run)
         trials = await read_trials(tx, asked.policies, now=now)
+    if on.day is not None and any(t.routings is not None for t in trials):
+        raise BadInput("on.day: routings are followed on a run or on what is open, not on a day order by order")
     return Asked(on, trials, asked.seconds or seconds, seed if asked.seed is None else asked.seed)
 
 
@@ -176,12 +184,18 @@ async def _attempt(db: Database, begun: _Begun, *, now: datetime) -> tuple[dict[
 async def find(db: Database, asked: Asked, *, now: datetime) -> dict[str, Any]:
     """Plans what is asked by each of its policies and compares them; reads only."""
     found = await _tried(db, asked, now=now)
-    comparison = await asyncio.to_thread(compare, found.problem, found.plans, problems=found.problems)
+    comparison = await asyncio.to_thread(
+        compare, found.problem, found.plans, problems=found.problems, by_rules=found.why_not
+    )
     summaries = {
         name: await asyncio.to_thread(summarize, found.problems[name], plan)
-        for name, plan in found.plans.items() if name in found.problems and asked.on.day is None
+        for name, plan in found.plans.items()
+        if name in found.problems and name not in found.routed and asked.on.day is None
     }  # fmt: skip
-    return await told.tell(db, comparison, summaries=summaries)
+    result = await told.tell(db, comparison, summaries=summaries)
+    if found.routed:
+        result["routings"] = await told.tell_routed(db, comparison, found.routed, left_out=found.left_out)
+    return result
 
 
 async def _tried(db: Database, asked: Asked, *, now: datetime) -> Tried:
@@ -196,7 +210,16 @@ async def _tried(db: Database, asked: Asked, *, now: datetime) -> Tried:
     subjects = await read_subjects(db, problem)
     plans: dict[str, Plan] = {}
     problems: dict[str, Problem] = {}
+    routed: dict[str, Routed] = {}
+    left_out: dict[str, list[str]] = {}
+    why_not_in: dict[str, WhyNot] = {}
     for trial in asked.policies:
+        if trial.routings is not None:
+            mine = problems[trial.name] = without_classes(with_policies(problem, trial, subjects))
+            name = trial.name
+            routed[name], left_out[name], why_not_in[name] = await _routed(db, mine, trial.routings)
+            plans[trial.name] = routed[trial.name].plan
+            continue
         mine = problems[trial.name] = with_policies(problem, trial, subjects)
         plan = await asyncio.to_thread(broker, mine, seconds=asked.seconds, seed=asked.seed)
         faults = await asyncio.to_thread(audit, mine, plan)
@@ -205,7 +228,17 @@ async def _tried(db: Database, asked: Asked, *, now: datetime) -> Tried:
     if asked.on.run is not None:
         async with db.connection() as tx:
             plans[HAPPENED] = as_it_was(await decided_plans(tx, run_id=asked.on.run))
-    return Tried(problems[asked.policies[0].name], plans, problems)
+    return Tried(problems[asked.policies[0].name], plans, problems, routed, left_out, why_not_in)
+
+
+async def _routed(db: Database, problem: Problem, given: dict[str, Any]) -> tuple[Routed, list[str], WhyNot]:
+    """Routings followed, their plan audited; what of them is not followed, and what tells why not from a location."""
+    async with db.connection() as tx:
+        routings, asked, left_out = await follow_what(tx, given, orders=[o.order_id for o in problem.orders])
+    found = await asyncio.to_thread(route, problem, routings, asked)
+    faults = await asyncio.to_thread(audit, problem, found.plan)
+    assert not faults, f"the plan of routings breaks the law: {faults[:5]}"
+    return found, left_out, why_not(problem, routings, found.trails)
 
 
 async def _tried_day(db: Database, asked: Asked, *, day: date) -> Tried:
