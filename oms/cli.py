@@ -274,7 +274,7 @@ def broker(dry_run: bool, seconds: float | None, seed: int | None, is_json: bool
 def what_if(is_open: bool, run_id: Any, day: Any, zone: str, every_minutes: int | None, in_force: bool, policies: tuple[str, ...],
             routings: tuple[str, ...], seconds: float | None, seed: int | None, is_json: bool) -> None:  # fmt: skip
     """Try policies on what a run saw, on what is open, or on a whole past day; nothing is allocated."""
-    from oms.demo.tried import comparison_lines, tried
+    from oms.commands.tried import comparison_lines, tried
 
     on: dict[str, Any] = {**({"run": str(run_id)} if run_id else {}), **({"open": True} if is_open else {})}
     on |= {"day": str(day.date())} if day else {}
@@ -301,7 +301,7 @@ def routings_import(file: str, name: str | None, names: str | None, is_json: boo
     """Keep the routings of FILE (JSON as HotWax's API gives it) under a name."""
     from pathlib import Path
 
-    from oms.demo.imported import bring, read_import, said_lines
+    from oms.commands.imported import bring, read_import, said_lines
 
     given = guarded(lambda: read_import(file, names=names))
     said = settle(lambda house: bring(house, name=name or Path(file).stem, given=given))
@@ -321,7 +321,7 @@ def routings_import(file: str, name: str | None, names: str | None, is_json: boo
 def routings_compare(names: tuple[str, ...], is_open: bool, run_id: Any, policies: tuple[str, ...],
                      seconds: float | None, seed: int | None, is_json: bool) -> None:  # fmt: skip
     """Follow imported routings rule by rule beside the joint plan of the policies in force; nothing is allocated."""
-    from oms.demo.tried import comparison_lines, tried
+    from oms.commands.tried import comparison_lines, tried
 
     on: dict[str, Any] = {**({"run": str(run_id)} if run_id else {}), **({"open": True} if is_open else {})}
     result = settle(
@@ -335,7 +335,7 @@ def routings_compare(names: tuple[str, ...], is_open: bool, run_id: Any, policie
 @as_json
 def routings_draft(name: str, is_json: bool) -> None:
     """Show the policies that imported routings would make, and what cannot be carried over."""
-    from oms.demo.imported import draft_lines
+    from oms.commands.imported import draft_lines
 
     async def work(house: "House") -> Any:
         from oms.flows.broker.routings import drafted

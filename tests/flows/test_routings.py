@@ -15,9 +15,9 @@ from brokering.routings import Rule
 from oms import access
 from oms.app import create_app
 from oms.cache import Cache
+from oms.commands.imported import draft_lines, read_import, said_lines
+from oms.commands.tried import comparison_lines
 from oms.db import Database
-from oms.demo.imported import draft_lines, read_import, said_lines
-from oms.demo.tried import comparison_lines
 from oms.errors import BadInput, NotFound
 from oms.flows import broker, network
 from oms.flows.broker import routings

@@ -14,8 +14,8 @@ import pytest
 from oms import access, worker
 from oms.app import create_app
 from oms.cache import Cache
+from oms.commands.tried import comparison_lines, read_policy
 from oms.db import Database
-from oms.demo.tried import comparison_lines, read_policy
 from oms.errors import BadInput, Conflict, NotFound
 from oms.flows import broker
 from oms.flows.broker import kept, what_if
