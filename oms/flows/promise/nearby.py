@@ -1,5 +1,6 @@
 """Where a sku lies near a place: for an associate at a till, or a page of stores to pick up from."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 
 import msgspec
@@ -108,7 +109,12 @@ async def nearby(
         rule = (await named.rules_of(tx, [channel_id], skus=skus))[channel_id]
         read = await numbers.read(tx, skus, today=now.date())
         near = await near_of(tx, rule, name, read, lat=lat, lon=lon, limit=limit, now=now)
-        sites = await sites_of(tx, [n.location for n in near if n.available])
+        return await ready_near(tx, near, now=now)
+
+
+async def ready_near(tx: Connection, near: Sequence[Near], *, now: datetime) -> list[Near]:
+    """The same with when those that have it are ready to hand it over, by their hours."""
+    sites = await sites_of(tx, [n.location for n in near if n.available])
     return [_ready(n, sites[n.location], now=now) if n.available else n for n in near]
 
 
