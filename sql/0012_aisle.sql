@@ -28,8 +28,10 @@ create table basket_part (
   location_id    int references location check ((location_id is null) = (method = 'ship')),
   reservation_id uuid not null unique,
   order_id       uuid references orders,
+  left_at        timestamptz,                        -- of what is taken away: when it left
   primary key (basket_id, place)
 );
+create index basket_part_stays on basket_part (order_id) where method = 'take_away' and left_at is null;
 create index on basket_part (order_id) where order_id is not null;
 -- A basket is ordered once, and its number is of one basket.
 create table basket_order (

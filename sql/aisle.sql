@@ -156,6 +156,15 @@ with told as (
 )
 update fulfillment_line set picked = quantity, packed = quantity where fulfillment_id = any(:ids::uuid[]);
 
+-- name: has_left
+-- What is taken away of these orders has left.
+update basket_part set left_at = :at where order_id = any(:orders::uuid[]) and method = 'take_away' and left_at is null;
+
+-- name: stays
+-- Orders that were placed before a moment and whose units to take away have not left, oldest first.
+select p.order_id from basket_part p join orders o using (order_id)
+ where p.method = 'take_away' and p.left_at is null and o.captured_at < :before order by o.captured_at limit :limit;
+
 -- name: sold_here
 -- What was taken away, each with the reference that a till's message about it bears.
 select n.line, s.code as sku, g.quantity, g.reference

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from oms.app import create_app
 from oms.cache import Cache
 from oms.db import Database
 from oms.flows import reconcile
+from oms.flows.fulfill.take_away import end_taken
+from oms.flows.order.aisle import order_basket
 from oms.settings import Settings
 from oms.settle import close_all
 from tests.balance import check_balance
@@ -283,6 +286,24 @@ async def test_a_system_that_runs_the_store_is_not_asked_to_pick_what_is_gone(
     await ann.order(await ann.reserve(line("A", 1, "take_away")))
     async with db.connection() as tx:
         assert await tx.fetchval("select state from handoff") == "dropped"
+
+
+async def test_what_a_cut_off_call_left_on_the_shelf_leaves_soon(db: Database, net: Net, ann: Till) -> None:
+    await stock_everywhere(db)
+    basket = await ann.reserve(line("A", 1, "take_away"))
+    sam = access.Actor(
+        key_id=None, role="associate", person="sam", who="sam", location_id=net.locations["S1"], channel_ids=frozenset()
+    )
+    now = datetime.now(UTC)
+    await order_basket(db, basket_id=UUID(basket["id"]), number="T-1", why=None, placed_at=now, now=now, actor=sam)
+    assert await on_hand(db, "A", "S1") == (3, 1)
+    assert await end_taken(db, now=now) == 0
+    assert await end_taken(db, now=now + timedelta(minutes=2)) == 1
+    assert await on_hand(db, "A", "S1") == (2, 0)
+    assert await end_taken(db, now=now + timedelta(minutes=2)) == 0
+    again = await ann.order(basket, ok=200)
+    assert ([s["quantity"] for s in again["take_away"]], again["associate"]) == ([1], "sam")
+    assert await on_hand(db, "A", "S1") == (2, 0)
 
 
 async def test_another_stores_baskets_and_channels_are_not_there(

@@ -1,12 +1,12 @@
 """What a customer takes along at once leaves the store's stock: no one picks, packs or collects it."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
 
-from oms.access import Actor
+from oms.access import Actor, house
 from oms.cache import Cache
 from oms.db import Database, Sql
 from oms.flows.fulfill.steps import enter_states, ship, take
@@ -26,6 +26,12 @@ class SoldHere(msgspec.Struct, frozen=True):
 to_take_away = sql.rows("to_take_away", UUID)
 in_customers_hands = sql.run("in_customers_hands")
 sold_here = sql.rows("sold_here", SoldHere)
+has_left = sql.run("has_left")
+stays = sql.rows("stays", UUID)
+
+STAYS_SECONDS_MAX = 60
+"""So long after its order a caller that was killed in between may come again; then the house ends what it began."""
+STAYS_AT_ONCE = 200
 
 _GONE = ("shipped", "handed_over", "rejected", "recalled")
 
@@ -50,7 +56,17 @@ async def take_away(
             await enter_states(
                 tx, moving, states, who=actor.who, now=now, device=device, detail={"proof": "taken away"}
             )
+        await has_left(tx, orders=list(orders), at=now)
         sold = await sold_here(tx, ids=ids)
     if cache is not None and moving:
         await cache.wake("project")
     return sold
+
+
+async def end_taken(db: Database, *, now: datetime, cache: Cache | None = None) -> int:
+    """What customers took along while the call that said so was cut off leaves the stock, too; gives how many orders."""
+    async with db.reading() as tx:
+        orders = await stays(tx, before=now - timedelta(seconds=STAYS_SECONDS_MAX), limit=STAYS_AT_ONCE)
+    for order_id in orders:
+        await take_away(db, orders=[order_id], actor=house, now=now, cache=cache)
+    return len(orders)
