@@ -162,6 +162,17 @@ async def test_a_basket_is_reserved_whole_or_not_at_all_and_the_no_says_what_hel
     assert [i["sku"] for i in gone["items"]] == ["A", "B"]
 
 
+async def test_a_line_that_the_channel_cannot_give_there_is_told_whatever_else_is_in_the_basket(
+    db: Database, ann: Till
+) -> None:
+    await stock_everywhere(db)
+    no = await ann.reserve(
+        line("A", 1, "take_away"), line("B", 1, "ship"), line("A", 1, "pickup", location="S2"), ok=409
+    )
+    assert no["detail"] == "location S2 is not in the pool that channel web sells from"
+    assert await on_hand(db, "A", "S1") == (3, 0)
+
+
 async def test_a_basket_that_is_refused_leaves_its_units_to_the_next_of_the_same_moment(
     db: Database, ann: Till, bob: Till
 ) -> None:

@@ -9,7 +9,6 @@ import msgspec
 from oms import named, numbers
 from oms.db import Connection, Database, Sql
 from oms.domain.codes import CodeUnreadable, read_code
-from oms.domain.order import Named
 from oms.domain.promise import DEFAULT_TRANSITS, Transit
 from oms.domain.search import TEXT_MAX, word_query
 from oms.errors import BadInput, Conflict, NotFound
@@ -23,7 +22,7 @@ from oms.flows.promise.dated import (
 )  # fmt: skip
 from oms.flows.promise.nearby import Near, near_of, ready_near
 from oms.flows.promise.places import units_at
-from oms.flows.promise.sites import sites_of
+from oms.flows.promise.sites import Site, sites_of
 
 sql = Sql("aisle")
 
@@ -162,12 +161,20 @@ async def search(
         asked = Asked(rule, names, read, dict.fromkeys(codes, 1))
         there = (await units_at(tx, rule, names, read, {store.code: store.location_id}, now=now))[store.code]
         told = {b.sku_id: b for b in await beside(tx, skus=[h.sku_id for h in hits], location_id=store.location_id)}
-        around = _Around(asked, await transits_of(tx, method=AISLE_METHOD) or list(DEFAULT_TRANSITS),
-                         await promise_rules(tx, channel_id=channel_id), store, here, to or here)  # fmt: skip
-        return [
-            await _found(tx, around, hit, told[hit.sku_id], there.get(hit.code, 0) if store.is_on else 0, now=now)
-            for hit in hits
-        ]
+        near = {code: await _near(tx, asked, code, here or to, now=now) for code in codes}
+        sent = near if to is None or to == here else {c: await _near(tx, asked, c, to, now=now) for c in codes}
+        every_place = {n.location for found in (*near.values(), *sent.values()) for n in found}
+        around = _Around(
+            asked, await transits_of(tx, method=AISLE_METHOD) or list(DEFAULT_TRANSITS),
+            await promise_rules(tx, channel_id=channel_id), await sites_of(tx, every_place), store, here or to,
+        )  # fmt: skip
+    return [
+        _found(
+            around, hit, told[hit.sku_id], near[hit.code], sent[hit.code], now=now,
+            there=there.get(hit.code, 0) if store.is_on else 0,
+        )
+        for hit in hits
+    ]  # fmt: skip
 
 
 async def _hits(tx: Connection, text: str, *, limit: int) -> list[Hit]:
@@ -184,41 +191,42 @@ async def _hits(tx: Connection, text: str, *, limit: int) -> list[Hit]:
     return [] if words is None else await by_words(tx, words=words, met=MET_MAX, limit=limit)
 
 
+async def _near(tx: Connection, asked: Asked, sku: str, to: tuple[float, float] | None, *, now: datetime) -> list[Near]:
+    """Where a sku lies, the nearest to a place first; by code where no place is known."""
+    lat, lon = to or (0.0, 0.0)
+    return await near_of(tx, asked.rule, asked.names[sku], asked.read, lat=lat, lon=lon, limit=NEAR_MAX, now=now)
+
+
 class _Around(msgspec.Struct, frozen=True):
-    """What all answers of one search share."""
+    """What all answers of one search share; `to` is None where nobody knows where it would be sent."""
 
     asked: Asked
     zones: Sequence[Transit]
-    says: Mapping[str, Any]
+    says: dict[str, Any]
+    sites: Mapping[str, Site]
     store: Store
-    here: tuple[float, float] | None
     to: tuple[float, float] | None
 
 
-async def _found(tx: Connection, around: _Around, hit: Hit, told: _Beside, there: int, *, now: datetime) -> Found:
-    asked, rule = around.asked, around.asked.rule
-    name: Named = asked.names[hit.code]
-    available = asked.read.number(hit.code, rule, now=now)
-    lat, lon = around.here or around.to or (0.0, 0.0)
-    near = await near_of(tx, rule, name, asked.read, lat=lat, lon=lon, limit=NEAR_MAX, now=now)
-    others = [n for n in near if n.available and n.location != around.store.code][:NEARBY_MAX]
-    more = asked.read.next(hit.code, rule, today=now.date()) if not available else None
+def _found(
+    around: _Around, hit: Hit, told: _Beside, near: Sequence[Near], sent: Sequence[Near], *, there: int, now: datetime
+) -> Found:
+    read, rule = around.asked.read, around.asked.rule
+    available = read.number(hit.code, rule, now=now)
+    more = read.next(hit.code, rule, today=now.date()) if not available else None
+    have = [n for n in near if n.available and n.location != around.store.code]
+    ready = [n for n in (ready_near(n, around.sites[n.location], now=now) for n in have) if n.available]
     return Found(
         sku=hit.code, name=hit.name, found_by=hit.found_by, price=hit.price_cents, barcodes=told.barcodes,
-        parts=told.parts or [], available=available, here=Here(there, told.bin), nearby=await ready_near(tx, others, now=now),
-        ship=await _home(tx, around, hit.code, near, now=now), next=None if more is None else Next(*more),
+        parts=told.parts or [], available=available, here=Here(there, told.bin),
+        nearby=ready[:NEARBY_MAX],
+        ship=_home(around, hit.code, sent, now=now), next=None if more is None else Next(*more),
     )  # fmt: skip
 
 
-async def _home(tx: Connection, around: _Around, sku: str, near: list[Near], *, now: datetime) -> Home:
+def _home(around: _Around, sku: str, near: Sequence[Near], *, now: datetime) -> Home:
     if around.to is None:
         return Home(None, None, "the store has no coordinates: say where it goes")
-    asked = around.asked
-    if around.to != around.here:
-        lat, lon = around.to
-        near = await near_of(tx, asked.rule, asked.names[sku], asked.read, lat=lat, lon=lon, limit=NEAR_MAX, now=now)
-    sites = await sites_of(tx, {n.location for n in near})
-    line = line_of(
-        asked, sku, ways_of(near, sites, around.zones, now=now), around.zones, says=dict(around.says), now=now
-    )
+    ways = ways_of(near, around.sites, around.zones, now=now)
+    line = line_of(around.asked, sku, ways, around.zones, says=around.says, now=now)
     return Home(line.arrives_on, line.parts[0].location if line.parts else None, line.why)

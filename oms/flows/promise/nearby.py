@@ -1,6 +1,5 @@
 """Where a sku lies near a place: for an associate at a till, or a page of stores to pick up from."""
 
-from collections.abc import Sequence
 from datetime import date, datetime
 
 import msgspec
@@ -109,13 +108,8 @@ async def nearby(
         rule = (await named.rules_of(tx, [channel_id], skus=skus))[channel_id]
         read = await numbers.read(tx, skus, today=now.date())
         near = await near_of(tx, rule, name, read, lat=lat, lon=lon, limit=limit, now=now)
-        return await ready_near(tx, near, now=now)
-
-
-async def ready_near(tx: Connection, near: Sequence[Near], *, now: datetime) -> list[Near]:
-    """The same with when those that have it are ready to hand it over, by their hours."""
-    sites = await sites_of(tx, [n.location for n in near if n.available])
-    return [_ready(n, sites[n.location], now=now) if n.available else n for n in near]
+        sites = await sites_of(tx, [n.location for n in near if n.available])
+    return [ready_near(n, sites[n.location], now=now) if n.available else n for n in near]
 
 
 async def near_of(
@@ -155,7 +149,8 @@ async def near_of(
     return near[:limit]
 
 
-def _ready(near: Near, site: Site, *, now: datetime) -> Near:
+def ready_near(near: Near, site: Site, *, now: datetime) -> Near:
+    """The same with when it is ready to be picked up, by the location's hours; one that never works gives nothing."""
     ready = ready_from(site.hours, now)
     return msgspec.structs.replace(near, available=0 if ready is None else near.available,
                                    pickup_from=(ready or now).isoformat())  # fmt: skip

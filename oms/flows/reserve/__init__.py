@@ -23,6 +23,7 @@ from oms.settle import Again
 sql = Sql("reserve")
 
 TTL_SECONDS_MAX = 86_400
+ANOTHER_PART = "not reserved, as another part of it could not be"
 DUE_MAX = 1_000
 """Reservations that one transaction expires, at most."""
 
@@ -163,7 +164,7 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
                 answers[place] = _granted(carts[place], seen.now + timedelta(seconds=carts[place].ttl_seconds))
             else:
                 _take_back(book, decision)
-                answers[place] = Conflict("not reserved, as another part of it could not be")
+                answers[place] = Conflict(ANOTHER_PART)
 
     if due:
         await end_all(tx, ids=due, state="expired")

@@ -15,7 +15,7 @@ from oms.db import Connection, Database, Sql
 from oms.domain.basket import BasketLine, BasketPart, remedy_of
 from oms.domain.order import CartLine
 from oms.errors import Conflict, NotFound, OutOfStock, Refusal
-from oms.flows.reserve import Cart, Granted, end_reservations, reserve_many
+from oms.flows.reserve import ANOTHER_PART, Cart, Granted, end_reservations, reserve_many
 from oms.record import Step, keep
 
 sql = Sql("aisle")
@@ -108,8 +108,7 @@ def _refusal(told: Sequence[tuple[BasketPart, Any]]) -> Refusal:
     """One "no" for a basket: every part that was short, each with what may be done about it."""
     short = [(part, answer) for part, answer in told if isinstance(answer, OutOfStock)]
     if not short:
-        refusals = [answer for _, answer in told if isinstance(answer, Refusal)]
-        return next((r for r in refusals if not isinstance(r, Conflict)), refusals[0])
+        return next(answer for _, answer in told if isinstance(answer, Refusal) and answer.detail != ANOTHER_PART)
     items = [
         {**item, "method": part.method, "location": part.location,
          "remedy": remedy_of(part.method, part.location, item["atp"])}
