@@ -35,6 +35,7 @@ DOORS = (
     "atp",
     "promises",
     "enquiries",
+    "aisle",
     "reservations",
     "orders",
     "updates",

@@ -27,7 +27,7 @@ from oms.deliver import deliver
 from oms.errors import Conflict
 from oms.flows import broker, fulfill, govern, posts, reconcile, reserve, schedule
 from oms.flows.broker import crew, kept, online, policy, what_if
-from oms.flows.fulfill import answers, collect, handoff
+from oms.flows.fulfill import answers, collect, handoff, take_away
 from oms.flows.ingest import acknowledge, apply, messages
 from oms.flows.network import follow as follow_network
 from oms.flows.network import rules
@@ -80,6 +80,7 @@ async def sweep(ctx: Context) -> None:
         ("parked messages", messages.replay_parked(db, who="oms")),
         ("parked lines", unpark_lines(db)),
         ("relief", fulfill.relieve(db, who="oms", now=now, cache=cache)),
+        ("taken away", take_away.end_taken(db, now=now, cache=cache)),
         ("handoffs", handoff.send_due(db, now=now, chance=random.random)),
         ("answers", answers.read_folders(db, now=now, cache=cache)),
         ("unacknowledged", handoff.alarm(db, now=now)),

@@ -43,7 +43,8 @@ class ShipTo(msgspec.Struct, frozen=True, kw_only=True):
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An order to be captured. `at` is the moment of capture, whose local day a pick-up's capacity counts.
 
-    `sold_there`: the shop sold it itself, so its own stock has fallen by it."""
+    `sold_there`: the shop sold it itself, so its own stock has fallen by it. `taken_away`: its customer takes it along
+    at once, for which no day is too full."""
 
     channel_id: int
     number: str
@@ -60,11 +61,12 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     promise_days: int | None = None
     pickup_location: str | None = None
     sold_there: bool = False
+    taken_away: bool = False
 
     def content_hash(self) -> bytes:
         """What makes two orders the same; how it was reserved, who sent it and when is not part of it."""
         content = msgspec.structs.asdict(self)
-        for name in ("at", "who", "reservation", "channel_id", "sold_there"):
+        for name in ("at", "who", "reservation", "channel_id", "sold_there", "taken_away"):
             del content[name]
         content["placed_at"] = self.placed_at.timestamp()
         content["ship_to"] = msgspec.structs.asdict(self.ship_to)

@@ -202,19 +202,34 @@ async def a_pick_up_is_handed_over(day: Day) -> None:
 
 
 async def the_aisle_is_endless(day: Day) -> None:
-    """Not on this store's shelf: the neighbors' is seen, and what is here is reserved and ordered for the customer."""
-    near = await day.call("sam", "GET", "/atp/LAMP/nearby", channel="tills", lat=40.75, lon=-73.99)
-    assert [(n["location"], n["available"]) for n in near["items"] if n["available"]] == [("S2", 2)]
-    held = await day.call(
-        "sam", "POST", "/reservations",
-        {"channel": "tills", "lines": [{"sku": "MUG", "quantity": 1}], "location": "S1", "ttl_seconds": 600},
-    )  # fmt: skip
-    assert datetime.fromisoformat(held["expires_at"]) > DAY
-    order = await day.order(
-        "sam", "TILL-1", ("MUG", 1), channel="tills", reservation=held["id"], pickup_location="S1", method="pickup"
-    )
-    assert [(f["location"], f["state"]) for f in order["fulfillments"]] == [("S1", "released")]
-    await fulfill(day, order["fulfillments"][0])
+    """Not on this store's shelf: the neighbors' is found and sent, one that is here is taken along, on one receipt."""
+    found = await day.call("sam", "GET", "/aisle/search", q="lamp", channel="tills")
+    (lamp,) = found["items"]
+    assert (lamp["here"]["available"], [(n["location"], n["available"]) for n in lamp["nearby"]]) == (0, [("S2", 2)])
+    assert lamp["ship"]["location"] == "S2"
+    await day.call("eve", "GET", "/aisle/search", q="lamp", location="S1", ok=404)
+    body = {
+        "channel": "tills", "ship_to": NEW_YORK, "ttl_seconds": 600,
+        "lines": [{"sku": "MUG", "quantity": 1, "method": "take_away"}, {"sku": "LAMP", "quantity": 1, "method": "ship"}],
+    }  # fmt: skip
+    basket = await day.call("sam", "POST", "/aisle/baskets", body)
+    assert (basket["amount"], basket["lines"][1]["when"] is None) == (4000, False)
+    assert 0 < basket["seconds_left"] <= 600
+    mugs = await day.atp("MUG")
+    order = {"basket": basket["id"], "number": "TILL-1"}
+    await day.call("eve", "POST", "/aisle/orders", order, ok=404)
+    placed = await day.call("sam", "POST", "/aisle/orders", order)
+    assert [o["state"] for o in placed["orders"]] == ["shipped", "open"]
+    (taken,) = placed["take_away"]
+    sold = {
+        "id": "till-2", "sku": "MUG", "location": "S1", "kind": "sale", "quantity": 1, "reference": taken["reference"],
+        "occurred_at": datetime.now(UTC).isoformat(),
+    }  # fmt: skip
+    (told,) = await day.call("pos", "POST", "/feeds/pos/movements", [sold])
+    assert (told["outcome"], await day.atp("MUG")) == ("acknowledged", mugs)
+    await day.oms("broker", "--seconds", "1")
+    for work in (await day.call("olga", "GET", f"/orders/{placed['orders'][1]['id']}"))["fulfillments"]:
+        await fulfill(day, work)
 
 
 async def a_rejection_goes_elsewhere(day: Day) -> None:

@@ -150,7 +150,7 @@ def _no_pickup(
         number = max(book.atp_at(part.sku_id, place.location_id), sure.get(part.sku_id, 0))
         if number < part.quantity:
             return f"{place.code} has {max(0, number)} of the {part.quantity} of {part.sku} that may be promised there"
-    if not days.fits(_more(work, parts, place, order)):
+    if not order.taken_away and not days.fits(_more(work, parts, place, order)):
         return f"{place.code} has no capacity left on {local_day(order.at, place)}"
     return None
 

@@ -174,7 +174,7 @@ async def sent(tx: Connection, asked: Asked, *, method: str, to: Place, now: dat
             parts = [_part(whole[sku], quantity)]
             told.append(PromisedLine(sku, quantity, parts[0].arrives_on, "in stock", parts))
         else:
-            told.append(_line(asked, sku, ways[sku], zones, says=says, now=now))
+            told.append(line_of(asked, sku, ways[sku], zones, says=says, now=now))
     if not says.get("partial", True) and any(line.arrives_on is None for line in told):
         told = [
             msgspec.structs.replace(n, arrives_on=None, parts=[], why="the channel takes no part of a cart")
@@ -215,7 +215,7 @@ def _part(way: Way, quantity: int) -> PromisedPart:
     return PromisedPart(quantity, way.near.location, way.site.kind, way.ships_on, way.arrives_on)
 
 
-def _line(
+def line_of(
     asked: Asked, sku: str, ways: Sequence[Way], zones: Sequence[Transit], *, says: dict[str, Any], now: datetime
 ) -> PromisedLine:
     """One sku: from one location, else from several, else when enough of it is expected."""

@@ -109,7 +109,7 @@ async def nearby(
         read = await numbers.read(tx, skus, today=now.date())
         near = await near_of(tx, rule, name, read, lat=lat, lon=lon, limit=limit, now=now)
         sites = await sites_of(tx, [n.location for n in near if n.available])
-    return [_ready(n, sites[n.location], now=now) if n.available else n for n in near]
+    return [ready_near(n, sites[n.location], now=now) if n.available else n for n in near]
 
 
 async def near_of(
@@ -149,7 +149,8 @@ async def near_of(
     return near[:limit]
 
 
-def _ready(near: Near, site: Site, *, now: datetime) -> Near:
+def ready_near(near: Near, site: Site, *, now: datetime) -> Near:
+    """The same with when it is ready to be picked up, by the location's hours; one that never works gives nothing."""
     ready = ready_from(site.hours, now)
     return msgspec.structs.replace(near, available=0 if ready is None else near.available,
                                    pickup_from=(ready or now).isoformat())  # fmt: skip

@@ -23,6 +23,7 @@ from oms.settle import Again
 sql = Sql("reserve")
 
 TTL_SECONDS_MAX = 86_400
+ANOTHER_PART = "not reserved, as another part of it could not be"
 DUE_MAX = 1_000
 """Reservations that one transaction expires, at most."""
 
@@ -39,7 +40,7 @@ class Key(msgspec.Struct, frozen=True):
 class Cart(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be reserved. The same `reservation_id` again is the same reservation.
 
-    `location` makes it a pick-up there: allocated at once.
+    `location` makes it a pick-up there: allocated at once. Carts of one `group` are granted all or none.
     """
 
     reservation_id: UUID
@@ -48,6 +49,7 @@ class Cart(msgspec.Struct, frozen=True, kw_only=True):
     ttl_seconds: int = 900
     location: str | None = None
     key: Key | None = None
+    group: UUID | None = None
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -149,15 +151,20 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
     await book.expect(tx, [wish.rule for wish in wishes.values()])
 
     grants: dict[int, _Grant] = {}
-    for place, wish in wishes.items():
-        decision = _decide(book, wish)
-        if isinstance(decision, Refusal):
-            answers[place] = decision
-            if isinstance(decision, OutOfStock):
-                tell(tx, _refused(book, wish, decision, seen))
-        else:
-            grants[place] = decision
-            answers[place] = _granted(wish.cart, seen.now + timedelta(seconds=wish.cart.ttl_seconds))
+    for together in _together(carts, new):
+        decided = {place: _decide(book, wishes[place]) for place in together if place in wishes}
+        is_whole = len(decided) == len(together) and all(isinstance(d, _Grant) for d in decided.values())
+        for place, decision in decided.items():
+            if isinstance(decision, Refusal):
+                answers[place] = decision
+                if isinstance(decision, OutOfStock):
+                    tell(tx, _refused(book, wishes[place], decision, seen))
+            elif is_whole:
+                grants[place] = decision
+                answers[place] = _granted(carts[place], seen.now + timedelta(seconds=carts[place].ttl_seconds))
+            else:
+                _take_back(book, decision)
+                answers[place] = Conflict(ANOTHER_PART)
 
     if due:
         await end_all(tx, ids=due, state="expired")
@@ -173,6 +180,22 @@ async def reserve_many(tx: Connection, carts: Sequence[Cart]) -> list[Granted | 
             first, status, body = kept[answer.place]
             answers[place] = _replay(keyed[place], hash=first.hash, status=status, body=body)
     return [answers[place] for place in range(len(carts))]
+
+
+def _together(carts: Sequence[Cart], places: Sequence[int]) -> list[list[int]]:
+    """The places of carts that are granted all or none, in order."""
+    found: dict[UUID | int, list[int]] = {}
+    for place in places:
+        found.setdefault(carts[place].group or place, []).append(place)
+    return list(found.values())
+
+
+def _take_back(book: Book, grant: _Grant) -> None:
+    wish, rule = grant.wish, grant.wish.rule
+    book.give_back(
+        Units(wish.cart.reservation_id, rule.channel_id, rule.pool_id, wish.location_id, sku_id, units)
+        for sku_id, units in wish.wanted.items()
+    )
 
 
 def _decide(book: Book, wish: _Wish) -> _Grant | Refusal:
@@ -340,7 +363,7 @@ async def release(db: Database, *, reservation_id: UUID, channels: Collection[in
         found = await take_live(tx, id=reservation_id, channels=None if channels is None else list(channels))
         if found is None:
             return False
-        await _end(tx, [found], state="released")
+        await end_reservations(tx, [found], state="released")
     return True
 
 
@@ -364,13 +387,14 @@ async def expire_due(db: Database, *, batch: int = 200) -> int:
         async with db.transaction() as tx:
             due = await take_due(tx, limit=batch)
             if due:
-                await _end(tx, due, state="expired")
+                await end_reservations(tx, due, state="expired")
         count += len(due)
         if len(due) < batch:
             return count
 
 
-async def _end(tx: Connection, ids: Sequence[UUID], *, state: str) -> None:
+async def end_reservations(tx: Connection, ids: Sequence[UUID], *, state: str) -> None:
+    """Reservations that are taken end so, and their units go free."""
     units = await lines_of(tx, ids=list(ids))
     skus, keys = units_of(units)
     book = await Book.open(tx, skus=skus, keys=keys)
