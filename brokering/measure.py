@@ -49,9 +49,12 @@ def yardstick(problem: Problem) -> Problem:
     )
 
 
-def measure(problem: Problem, plan: Plan) -> list[OrderMeasure]:
-    """Each order of a plan, in the order of the problem, by the problem's yardstick. Raises ValueError for unknown lines."""
-    book = Book(yardstick(problem))
+def measure(problem: Problem, plan: Plan, *, by_preference: bool = False) -> list[OrderMeasure]:
+    """Each order of a plan, in the order of the problem, by the problem's yardstick (or as its policies weigh it).
+
+    Raises ValueError for unknown lines.
+    """
+    book = Book(problem if by_preference else yardstick(problem))
     mine: dict[str, list[Assignment]] = defaultdict(list)
     for a in plan.assignments:
         if a.line_id not in book.lines or a.location_id not in book.locations:

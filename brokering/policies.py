@@ -30,13 +30,15 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """A policy: its scope and rank (the lowest that matches an order is its policy), limits, and weights of costs.
 
     `limits` name kinds of locations, groups (codes of pools), miles and days late; with `cents` they are soft: dropped at
-    that price per package. `cancel_after_days`: what is still open then is cancelled, told `cancel_notice_days` before. The rest is the engine's Policy.
+    that price per package. With `move_saves_cents`, work that nobody has accepted is planned again by every joint run, and moved where that saves so
+    much per order. `cancel_after_days`: what is still open then is cancelled, told `cancel_notice_days` before. The rest is the engine's Policy.
     """
 
     scope: Scope = Scope()
     rank: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     limits: tuple[Limit, ...] = ()
     recall_after_minutes: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    move_saves_cents: Cents | None = None
     cancel_after_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
     cancel_notice_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
     tariff: Tariff = Tariff()
@@ -183,6 +185,10 @@ def sentences(policy: PolicyBody) -> list[str]:
         told.append(f"The cost of {term.replace('_', ' ')} counts {weight:g} times.")
     if policy.recall_after_minutes is not None:
         told.append(f"Work that is not accepted within {policy.recall_after_minutes} minutes goes elsewhere.")
+    if policy.move_saves_cents is not None:
+        told.append(
+            f"Work that is not accepted moves when a later plan saves {_money(policy.move_saves_cents)} per order."
+        )
     if policy.cancel_after_days is not None:
         notice = f", told {policy.cancel_notice_days} days before" if policy.cancel_notice_days is not None else ""
         told.append(f"What is still open after {policy.cancel_after_days} days is cancelled{notice}.")

@@ -61,6 +61,76 @@ select l.line_id, l.version, l.order_id::text, l.sku_id, l.open as quantity, l.p
  where l.open > 0 and l.hold is null and l.order_id = any(:orders::uuid[])
  order by l.line_id;
 
+-- name: released_subjects
+-- What scopes of policies ask of orders whose work may move: all of it is released and accepted by nobody, none where
+-- another system runs the location (who knows what it has begun), and nothing of them is open, held or to be picked up.
+-- Value is of what is allocated.
+select o.order_id::text, c.code as channel, o.method, o.priority, o.promise_days,
+       (select coalesce(sum(l.allocated * coalesce(l.price_cents, s.price_cents, s.value_cents, 1000)), 0)
+          from order_line l join sku s using (sku_id) where l.order_id = o.order_id)::bigint as value_cents
+  from orders o join channel c using (channel_id)
+ where o.pickup_location_id is null
+   and exists (select from fulfillment f where f.order_id = o.order_id and f.state = 'released')
+   and not exists (select from fulfillment f join location n using (location_id)
+                    where f.order_id = o.order_id and (f.state not in ('released', 'rejected', 'recalled')
+                                                       or f.state = 'released' and (f.run_id is null or not n.is_on
+                       or exists (select from fulfiller r where r.location_id = f.location_id and r.is_on))))
+   and not exists (select from order_line l where l.order_id = o.order_id and (l.open > 0 or l.hold is not null))
+   and not exists (select from decision d join run r using (run_id)
+                    where d.order_id = o.order_id and d.state = 'planned' and r.state = 'planned' and not r.dry_run
+                      and r.run_id <> :run_id)
+ order by o.order_id limit :limit;
+
+-- name: released_orders
+-- These orders, as if nothing of them were anywhere.
+select order_id::text, (ship_to ->> 'lat')::float8 as lat, (ship_to ->> 'lon')::float8 as lon, priority, split, split_max,
+       promise_days
+  from orders where order_id = any(:orders::uuid[]) order by order_id;
+
+-- name: released_lines
+-- Their allocated lines, as if they were open.
+select l.line_id, l.version, l.order_id::text, l.sku_id, l.allocated as quantity, l.pool_id,
+       coalesce(l.price_cents, s.price_cents, s.value_cents, 1000) as value_cents,
+       coalesce(s.weight_grams, 500) as weight_grams,
+       case when l.part > 0 or exists (select from order_line k where k.order_id = l.order_id and k.line = l.line and k.part <> l.part)
+            then 'kit ' || l.line when o.split = 'keep_together' then 'order' end as together,
+       greatest(0, extract(day from :now::timestamptz - o.captured_at))::int as days_waited
+  from order_line l join orders o using (order_id) join sku s on s.sku_id = l.sku_id
+ where l.allocated > 0 and l.order_id = any(:orders::uuid[])
+ order by l.line_id;
+
+-- name: released_work
+-- What locations have of these orders that nobody has accepted; `is_today` where it takes of the present day.
+select f.fulfillment_id, f.order_id, f.location_id, n.line_id, n.sku_id, n.quantity, l.pool_id, f.capacity_day as day,
+       f.capacity_day = (:now::timestamptz at time zone g.time_zone)::date as is_today, coalesce(l.price_cents, 0) as price_cents
+  from fulfillment f
+  join location g using (location_id)
+  join fulfillment_line n using (fulfillment_id)
+  join order_line l using (line_id)
+ where f.order_id = any(:orders::uuid[]) and f.state = 'released' and n.quantity > 0
+ order by f.fulfillment_id, n.line_id;
+
+-- name: take_released
+-- Takes the work of these orders that nobody has accepted.
+select fulfillment_id from fulfillment
+ where order_id = any(:orders::uuid[]) and state = 'released' order by fulfillment_id for update;
+
+-- name: reopen_lines
+-- Allocated units are open again.
+update order_line l set open = l.open + n.quantity, allocated = l.allocated - n.quantity, version = l.version + 1
+  from (select line_id, sum(quantity)::int as quantity
+          from unnest(:lines::bigint[], :quantities::int[]) as n(line_id, quantity) group by line_id) n
+ where l.line_id = n.line_id;
+
+-- name: recall_work
+-- Work is taken back from its locations, whole.
+with taken as (
+  update fulfillment set state = 'recalled', changed_at = clock_timestamp()
+   where fulfillment_id = any(:fulfillments::uuid[]) and state = 'released'
+  returning fulfillment_id
+)
+update fulfillment_line set quantity = 0 where fulfillment_id in (select fulfillment_id from taken);
+
 -- name: captured_orders
 -- The orders that were captured from one id to before another, whatever became of them.
 select order_id::text, (ship_to ->> 'lat')::float8 as lat, (ship_to ->> 'lon')::float8 as lon, priority, split, split_max,
@@ -172,7 +242,7 @@ select order_id::text, sku_id, location_id from rejected_before
  where until > :now and order_id = any(:orders::uuid[])
 union
 select n.order_id::text, r.sku_id, r.location_id from sku_rest r
-  join order_line n on n.sku_id = r.sku_id and n.open > 0 and n.order_id = any(:orders::uuid[])
+  join order_line n on n.sku_id = r.sku_id and n.open + n.allocated > 0 and n.order_id = any(:orders::uuid[])
  where r.until > :now;
 
 -- name: bar
@@ -196,8 +266,8 @@ update run set state = 'planned', summary = :summary, prices = :prices,
 returning run_id;
 
 -- name: next_decisions
--- Decisions that are still to be done, in order.
-select order_id, plan from decision where run_id = :run_id and state = 'planned' order by order_id limit :limit;
+-- Decisions that are still to be done, in order, and what each saves that moves work.
+select order_id, plan, (why ->> 'saves')::int from decision where run_id = :run_id and state = 'planned' order by order_id limit :limit;
 
 -- name: take_orders
 -- Takes the orders of a chunk, with the locations that have work of them.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
+from types import MappingProxyType
 from uuid import UUID
 
 import msgspec
@@ -12,6 +13,7 @@ from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain.allocation import Fate, OrderPlan, Planned, bind_split
 from oms.domain.calendar import local_day
+from oms.flows.broker.again import Released, released_work
 from oms.flows.broker.planning import Progress
 
 sql = Sql("broker")
@@ -72,6 +74,9 @@ class Made(msgspec.Struct, frozen=True):
 
 take_run = sql.maybe("take_run", Taken)
 next_decisions = sql.rows("next_decisions", tuple)
+take_released = sql.rows("take_released", UUID)
+reopen_lines = sql.run("reopen_lines")
+recall_work = sql.run("recall_work")
 take_orders = sql.rows("take_orders", TakenOrder)
 take_decisions = sql.rows("take_decisions", UUID)
 take_lines = sql.rows("take_lines", OpenLine)
@@ -99,8 +104,9 @@ async def apply(
                 summary = await finish_run(tx, run_id=run_id)
                 await record.keep(tx, who=who, steps=[record.Step("run", str(run_id), "applied", detail=summary)])
                 break
-            plans = [OrderPlan(order_id, msgspec.convert(plan, list[Planned])) for order_id, plan in chunk]
-            await allocate(tx, run_id=run_id, plans=plans, who=who, now=now)
+            plans = [OrderPlan(order_id, msgspec.convert(plan, list[Planned])) for order_id, plan, _ in chunk]
+            saves = {order_id: cents for order_id, _, cents in chunk if cents is not None}
+            await allocate(tx, run_id=run_id, plans=plans, who=who, now=now, saves=saves)
         done += len(chunk)
         if progress:
             progress("allocate", done, None)
@@ -108,37 +114,62 @@ async def apply(
         await cache.wake("project")
 
 
-async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], who: str, now: datetime) -> None:
-    """Allocates a chunk of orders; what no longer fits, and what its split rule binds to it, stays open."""
+async def allocate(
+    tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], who: str, now: datetime,
+    saves: Mapping[UUID, int] = MappingProxyType({}),
+) -> None:  # fmt: skip
+    """Allocates a chunk of orders; what no longer fits, and what its split rule binds to it, stays open.
+
+    Orders in `saves` (cents) have work that nobody has accepted: it moves whole, or stays where it is.
+    """
     ids = [p.order_id for p in plans]
     orders = {o.order_id: o for o in await take_orders(tx, orders=ids)}
     mine = set(await take_decisions(tx, run_id=run_id, orders=ids))
+    released = await _take_released(tx, [i for i in ids if i in saves and i in mine], now=now)
     plans = sorted((p for p in plans if p.order_id in mine), key=lambda p: p.order_id)
     lines = {n.line_id: n for n in await take_lines(tx, orders=[p.order_id for p in plans])}
+    lines |= _as_if_open(lines, released)
+    back = [w for work in released.values() for w in work]
     wanted = [(w, lines[w.line_id]) for p in plans for w in p.plan if w.line_id in lines]
     places = {p.location_id: p for p in await places_on(tx, locations=list({w.location_id for w, _ in wanted}))}
     days = {i: local_day(now, p.time_zone) for i, p in places.items()}
-    book = await Book.open(tx, skus={n.sku_id for _, n in wanted}, keys={(n.sku_id, w.location_id) for w, n in wanted})
-    room = await ledger.capacity(tx, {(i, days[i]) for i in places})
+    book = await Book.open(
+        tx, skus={n.sku_id for _, n in wanted} | {w.sku_id for w in back},
+        keys={(n.sku_id, w.location_id) for w, n in wanted} | {(w.sku_id, w.location_id) for w in back},
+    )  # fmt: skip
+    room = await ledger.capacity(tx, {(i, days[i]) for i in places} | {(w.location_id, w.day) for w in back})
     works: list[ledger.Work] = []
+    moved: list[Released] = []
     fates: dict[UUID, tuple[list[Planned], list[Fate]]] = {}
     for p in plans:
+        work = released.get(p.order_id, [])
+        before = dict(room), len(works)
+        if p.order_id in saves:
+            _give_back(book, work, room, works)
         fate = _tried(book, p.plan, lines, places)
         kept = bind_split(
             orders[p.order_id].split,
             p.plan,
             fate,
             open_lines={n.line_id: f"{n.line}" for n in lines.values() if n.order_id == p.order_id and n.open > 0},
-            there=orders[p.order_id].there,
+            there=[] if p.order_id in saves else orders[p.order_id].there,
             split_max=orders[p.order_id].split_max,
         )
         kept, more = _with_capacity(kept, lines, room, days, works, split=orders[p.order_id].split)
+        if p.order_id in saves and len(kept) < len(p.plan):  # then nothing of it moves
+            kept = []
+            _give_back(book, work, room, works, sign=-1)
+            room, works = before[0], works[: before[1]]
+        elif p.order_id in saves:
+            moved += work
         for w in kept:
             _put(book, w, lines[w.line_id])
         fates[p.order_id] = (kept, [*fate, *more])
     await book.write(tx, capped=())
     await ledger.work(tx, works)
     done = [(order_id, w) for order_id, (kept, _) in fates.items() for w in kept]
+    await reopen_lines(tx, lines=[w.line_id for w in moved], quantities=[w.quantity for w in moved])
+    await recall_work(tx, fulfillments=sorted({w.fulfillment_id for w in moved}))
     await allocate_lines(tx, lines=[w.line_id for _, w in done], quantities=[w.quantity for _, w in done])
     await _fulfillments(tx, run_id=run_id, done=done, lines=lines, days=days)
     breaking = [
@@ -151,7 +182,57 @@ async def allocate(tx: Connection, *, run_id: UUID, plans: Sequence[OrderPlan], 
         tx, orders=[b[0] for b in breaking], skus=[b[1] for b in breaking], locations=[b[2] for b in breaking],
         until=now + NOT_AGAIN,
     )  # fmt: skip
+    await _tell_of_moves(tx, moved, saves, run_id=run_id, who=who)
     await _conclude(tx, run_id=run_id, plans=plans, fates=fates, places=places, who=who)
+
+
+async def _tell_of_moves(
+    tx: Connection, moved: Sequence[Released], saves: Mapping[UUID, int], *, run_id: UUID, who: str
+) -> None:
+    """Histories say from where work was taken back, and what that saves."""
+    why = {order_id: f"run {run_id} saves {cents} cents" for order_id, cents in saves.items()}
+    works = sorted({(w.fulfillment_id, w.order_id) for w in moved})
+    steps = [record.Step("fulfillment", str(f), "recalled", why[o], {"order": str(o)}) for f, o in works]
+    steps += [record.Step("order", str(o), "open again", why[o]) for o in sorted({o for _, o in works})]
+    await record.keep(tx, who=who, steps=steps)
+
+
+async def _take_released(tx: Connection, orders: Sequence[UUID], *, now: datetime) -> dict[UUID, list[Released]]:
+    """What locations have of these orders and have not accepted, taken."""
+    found: dict[UUID, list[Released]] = {}
+    if orders:
+        await take_released(tx, orders=list(orders))
+        for w in await released_work(tx, orders=list(orders), now=now):
+            found.setdefault(w.order_id, []).append(w)
+    return found
+
+
+def _as_if_open(lines: Mapping[int, OpenLine], released: Mapping[UUID, Sequence[Released]]) -> dict[int, OpenLine]:
+    """Lines whose work is taken back, open again by what locations have of them."""
+    again: dict[int, OpenLine] = {}
+    for w in (w for work in released.values() for w in work):
+        line = again.get(w.line_id) or lines[w.line_id]
+        again[w.line_id] = msgspec.structs.replace(line, open=line.open + w.quantity)
+    return again
+
+
+def _give_back(
+    book: Book, work: Sequence[Released], room: dict[tuple[int, date], ledger.Capacity], works: list[ledger.Work], *,
+    sign: int = 1,
+) -> None:  # fmt: skip
+    """Units of work are reserved instead of allocated and its capacity is free, or (-1) as they were."""
+    packages: dict[tuple[UUID, int, date], list[Released]] = {}
+    for w in work:
+        book.keep(w.sku_id, w.pool_id, sign * w.quantity)
+        book.allocate(w.sku_id, w.location_id, -sign * w.quantity, pool_id=w.pool_id, channel_id=None)
+        packages.setdefault((w.fulfillment_id, w.location_id, w.day), []).append(w)
+    for (_, at, day), ws in packages.items() if sign > 0 else ():
+        units, cents = sum(w.quantity for w in ws), sum(w.quantity * w.price_cents for w in ws)
+        used = room[at, day]
+        room[at, day] = msgspec.structs.replace(
+            used, orders=used.orders - 1, items=used.items - units, cents=used.cents - cents
+        )
+        works.append(ledger.Work(at, day, -1, -units, -cents))
 
 
 def _put(book: Book, w: Planned, line: OpenLine, *, sign: int = 1) -> None:

@@ -1,8 +1,9 @@
 """What is open becomes a plan: read in one snapshot, planned by the engine, audited, kept as decisions."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -34,6 +35,7 @@ from oms.domain.allocation import OrderPlan, Planned
 from oms.domain.ids import ids_from
 from oms.domain.promise import Hours, ships_on
 from oms.flows.broker import kept
+from oms.flows.broker.again import Again, joined, moving, read_again, without
 from oms.flows.broker.crew import ORDERS_MIN, Crew
 from oms.flows.broker.dearer import dearer_at, has_transfer_prices
 from oms.flows.broker.waiting import Waited, whose_turn_it_is
@@ -138,7 +140,7 @@ async def plan(
     """Reads what is open, plans it (large runs with helpers at a Redis), audits the plan and keeps it as decisions."""
     async with db.connection() as tx:
         due = await newest_due(tx)
-    problem, told = await read_problem(
+    problem, told, again = await read_with_moves(
         db, run_id=run_id, now=now, policies=policies, is_for_all=is_for_all, which=which
     )
 
@@ -148,6 +150,11 @@ async def plan(
 
     async with db.connection() as tx:
         warm = next((warm_of(kept) for _, kept in await recent_prices(tx, limit=1)), None)
+    if again is not None and again.orders:
+        problem, stays = await asyncio.to_thread(_with_moves, problem, again, seconds=seconds / 2, seed=seed, warm=warm)
+        seconds /= 2
+    else:
+        stays = set()
     crew = await Crew.open(crew_at) if crew_at is not None and len(problem.orders) >= ORDERS_MIN else None
     try:
         found = await asyncio.to_thread(
@@ -158,21 +165,44 @@ async def plan(
             await crew.close()
     faults = await asyncio.to_thread(audit, problem, found)
     assert not faults, f"the plan breaks the law: {faults[:5]}"
+    saves: dict[str, int] = {}
+    if again is not None and again.orders:
+        mine = again.least.keys() - stays
+        saves = moving(problem, again, found, mine)
+        found = without(problem, found, mine - saves.keys())
     summary = await asyncio.to_thread(summarize, problem, found)
     summary["hints"] = told
+    if again is not None:
+        summary["moves"] = {"orders": len(saves), "saves_cents": sum(saves.values()), "of": len(again.orders)}
     if crew is not None:
         summary["tasks"] = crew.who
     packed = await asyncio.to_thread(kept.pack, problem)
     async with db.transaction() as tx:
         await kept.keep(tx, run_id=run_id, packed=packed)
-        await keep_plan(tx, run_id=run_id, problem=problem, found=found)
+        await keep_plan(tx, run_id=run_id, problem=problem, found=found, saves=saves)
         if not dry_run:
             await drop_planned_due(tx, run_id=run_id, upto=due, is_all=which == ALL_OPEN)
         await planned(tx, run_id=run_id, summary=summary, prices=kept_prices(found.prices))
 
 
-async def keep_plan(tx: Connection, *, run_id: UUID, problem: Problem, found: Plan) -> list[OrderPlan]:
-    """Keeps a plan as decisions, each with its why; gives what is to be allocated of each order."""
+def _with_moves(
+    problem: Problem, again: Again, *, seconds: float, seed: int, warm: Shadow | None
+) -> tuple[Problem, set[str]]:
+    """The problem with the orders of `again` that a first plan moves; and those that stay where they are."""
+    every = again.least.keys()
+    whole = joined(problem, again, every)
+    first = broker(whole, seconds=seconds, seed=seed, warm=warm, explain=False)
+    moves = moving(whole, again, first, every)
+    return joined(problem, again, moves.keys()), set(every - moves.keys())
+
+
+async def keep_plan(
+    tx: Connection, *, run_id: UUID, problem: Problem, found: Plan, saves: Mapping[str, int] = MappingProxyType({})
+) -> list[OrderPlan]:
+    """Keeps a plan as decisions, each with its why; gives what is to be allocated of each order.
+
+    `saves` are the cents that moving an order's work saves.
+    """
     versions = {n.line_id: n for n in problem.lines}
     by_order: dict[str, list[Planned]] = {o.order_id: [] for o in problem.orders}
     for a in found.assignments:
@@ -187,7 +217,11 @@ async def keep_plan(tx: Connection, *, run_id: UUID, problem: Problem, found: Pl
         await keep_decisions(
             tx, run_id=run_id, orders=[d.order_id for d in some],
             plans=[msgspec.json.encode(by_order[d.order_id]).decode() for d in some],
-            whys=[{**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})} for d in some],
+            whys=[
+                {**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})}
+                | ({"saves": saves[d.order_id]} if d.order_id in saves else {})
+                for d in some
+            ],
         )  # fmt: skip
     await record.raise_exceptions(tx, [_somewhere(o) for o in problem.orders if None in (o.lat, o.lon)])
     return [OrderPlan(UUID(order_id), plan) for order_id, plan in by_order.items() if plan]
@@ -225,7 +259,32 @@ async def read_problem(
     which: Which = ALL_OPEN,
     network: Network | None = None,
 ) -> tuple[Problem, list[str]]:
-    """Everything that is open and may be brokered, with stock, capacity and what must not be broken; and hints.
+    """Everything that is open and may be brokered, with stock, capacity and what must not be broken; and hints."""
+    problem, told, _ = await read_with_moves(
+        db,
+        run_id=run_id,
+        now=now,
+        policies=policies,
+        is_for_all=is_for_all,
+        which=which,
+        network=network,
+        may_move=False,
+    )
+    return problem, told
+
+
+async def read_with_moves(
+    db: Database,
+    *,
+    run_id: UUID,
+    now: datetime,
+    policies: list[Version],
+    is_for_all: bool = False,
+    which: Which = ALL_OPEN,
+    network: Network | None = None,
+    may_move: bool = True,
+) -> tuple[Problem, list[str], Again | None]:
+    """What is open as a problem, hints, and the work that its policies let move, which is not in the problem yet.
 
     Each order is planned by the first of the policies whose scope it is in (by the only one, where that `is_for_all`),
     by the engine's own weights where there is none. `network` is what the caller remembers; what has changed since is
@@ -240,9 +299,6 @@ async def read_problem(
                 tx, run_id=run_id, limit=ORDERS_MAX, orders=which.orders, minute=which.minute, every=which.every
             )
         ids = [o.order_id for o in orders]
-        addresses = {
-            a.order_id: a for a in await addresses_of(tx, orders=[o.order_id for o in orders if o.lat is None])
-        }
         if which.captured is None:
             found = await open_lines(tx, orders=ids, now=now)
             splits = {o.order_id: o.split for o in orders}
@@ -250,10 +306,17 @@ async def read_problem(
         else:
             waited = Waited(await captured_lines(tx, orders=ids), 0, {})
         lines = waited.lines
-        skus = sorted({n.sku_id for n in lines})
+        again = (
+            await read_again(tx, run_id=run_id, policies=policies, is_for_all=is_for_all, now=now, limit=ORDERS_MAX)
+            if may_move else None
+        )  # fmt: skip
+        released = [] if again is None else again.orders
+        nowhere = [o.order_id for o in (*orders, *released) if o.lat is None]
+        addresses = {a.order_id: a for a in await addresses_of(tx, orders=nowhere)}
+        skus = sorted({n.sku_id for n in (*lines, *(again.lines if again is not None else ()))})
         stock = await stock_of(tx, skus=skus)
         reserved = await reserved_of(tx, skus=skus)
-        not_again = await barred(tx, now=now, orders=ids)
+        not_again = await barred(tx, now=now, orders=[*ids, *(o.order_id for o in released)])
         subjects = await subjects_of(tx, orders=ids) if policies else []
         if network is None:
             network = await read_network(tx, now=now, rejected=shares(await asked_of(tx, skus=skus, now=now)))
@@ -279,11 +342,16 @@ async def read_problem(
         [_costed(n, network.rejected, dearer) for n in stock if n.location_id in network.here],
         network.pools,
         protected,
-        not_again,
+        [b for b in not_again if b.order_id in with_lines],
         policies=tuple(p.body.costs() for p in policies),
     )  # fmt: skip
+    if again is not None:
+        again = msgspec.structs.replace(
+            again, orders=[located(o, addresses.get(o.order_id)) for o in again.orders],
+            barred=[b for b in not_again if b.order_id in again.least],
+        )  # fmt: skip
     told = [] if is_for_all else hints(policies, subjects)
-    return problem, [*told, f"{waited.left} lines wait for their receipts."] if waited.left else told
+    return problem, [*told, f"{waited.left} lines wait for their receipts."] if waited.left else told, again
 
 
 def _costed(stock: Stock, rejected: dict[tuple[int, int], float], dearer: dict[tuple[int, int], int]) -> Stock:
