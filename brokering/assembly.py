@@ -3,16 +3,16 @@
 import numpy as np
 
 from brokering.evaluate import cost_by_term
-from brokering.explain import decisions, unfilled
+from brokering.explain import by_order, unfilled
 from brokering.matrix import Ints, Matrix
 from brokering.prices import Prices
-from brokering.problem import Assignment, CellPrice, Plan, Problem, Shadow, WorkPrice
+from brokering.problem import Assignment, CellPrice, Decision, Plan, Problem, Shadow, WorkPrice
 from brokering.rounds import State
 
 
 def as_plan(
-    problem: Problem, m: Matrix, state: State, room: Ints, *, bound: float, phases: dict[str, float], explain: bool,
-    price: Prices | None = None,
+    problem: Problem, m: Matrix, state: State, room: Ints, *, bound: float, phases: dict[str, float],
+    explained: list[Decision] | None = None, price: Prices | None = None,
 ) -> Plan:  # fmt: skip
     """A state as a plan, its cost added up anew. `room` is what the run could take at its start."""
     lines = np.flatnonzero(state.at[m.line_item] >= 0)
@@ -25,7 +25,7 @@ def as_plan(
     return Plan(
         assignments=[Assignment(*row) for row in zip(*columns, m.place_day[at].tolist(), strict=True)],
         unfilled=unfilled(problem, m, state, room), cost=sum(by_term.values()), bound=int(np.floor(bound)),
-        decisions=decisions(problem, m, state, room, price) if explain else [], phases=phases, cost_by_term=by_term,
+        decisions=[] if explained is None else by_order(problem, m, explained), phases=phases, cost_by_term=by_term,
         packages=packages, prices=Shadow() if price is None else shadow(m, price),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ def nearest(problem: Problem) -> Plan:
     state = State(m, room_beside(m, problem))
     for order in np.argsort(-m.priority, kind="stable"):
         _nearest_one(m, state, int(order))
-    return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)
+    return as_plan(problem, m, state, m.cell_stock, bound=0, phases={})
 
 
 def one_at_a_time(problem: Problem) -> Plan:
@@ -42,7 +42,7 @@ def one_at_a_time(problem: Problem) -> Plan:
         ids = np.arange(m.order_first[order], m.order_first[order + 1])
         if _fits(m, state, ids, position):
             state.assign(one, ids, position)
-    return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)
+    return as_plan(problem, m, state, m.cell_stock, bound=0, phases={})
 
 
 def _within_capacity(m: Matrix, state: State, order: int, cost: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from brokering.near import Near
 from brokering.numbering import compile_problem
 from brokering.overtaking import give_way
 from brokering.prices import Group, Prices, ascend, contested, given_away
-from brokering.problem import Plan, Problem, Shadow
+from brokering.problem import Decision, Plan, Problem, Shadow
 from brokering.protect import kept_at_least, room_beside
 from brokering.rounds import State, fill
 from brokering.tasks import Executor, Task, added, packed, shards_of
@@ -33,6 +34,8 @@ FIRST_CENTS, AGAIN_CENTS, WARM_CENTS = 200.0, 200.0, 40.0
 """Of the first price step: from nothing, with candidates chosen again, from prices of a run before."""
 PRICES_SHARE = 0.4
 PIECES_SHARE = 0.93
+EXPLAINED_SECONDS = 6e-5
+"""About what explaining an order takes, by two processes: so much less is planned."""
 Progress = Callable[[str, int, int], None]
 PHASES = ("read", "prices", "bound", "rounds", "improved", "explained")
 
@@ -72,6 +75,7 @@ def _brokered(
     progress: Progress | None, warm: Shadow | None,
 ) -> Plan:  # fmt: skip
     began = time.monotonic()
+    seconds -= min(seconds / 4, EXPLAINED_SECONDS * len(problem.orders)) if explain else 0
     phases: dict[str, float] = {}
 
     def remaining(share: float = 1.0) -> float:
@@ -112,7 +116,8 @@ def _brokered(
     give_way(m, state, price)
     keep_labor(m, state, price, problem.labor, seed=seed)
     done("improved")
-    plan = as_plan(problem, m, state, room, bound=lower, phases=phases, explain=explain, price=price)
+    explained = run.explained(problem, state, room, price) if explain else None
+    plan = as_plan(problem, m, state, room, bound=lower, phases=phases, explained=explained, price=price)
     done("explained")
     return plan
 
@@ -137,6 +142,19 @@ class Run:
         """Where the single units of every shard may go within a room; where they are now (`at`) is one of the ways."""
         given = {"stock": price.stock, "work": price.work, "left": room, "at": at}
         return self._executor.run([Task("arcs", n, self._generation, given) for n in range(self._shards)])
+
+    def explained(self, problem: Problem, state: State, room: Ints, price: Prices) -> list[Decision]:
+        """Why each order of the matrix is planned as it is, in its order."""
+        m = self._m
+        ids = [problem.orders[i].order_id for i in m.order_index.tolist()]
+        self._executor.share("ids", {"orders": np.array(ids, np.str_)})
+        given = {"stock": price.stock, "work": price.work, "left": state.room, "at": state.at, "start": room,
+                 "capacity": state.capacity}  # fmt: skip
+        ends = np.linspace(0, m.orders, self._shards + 1).astype(int).tolist()
+        parts = [given | {"first": a, "end": b} for a, b in pairwise(ends)]
+        return [
+            d for kept in self._executor.run([Task("explain", 0, self._generation, p) for p in parts]) for d in kept
+        ]
 
     def pieces(self, given: list[dict[str, Any]]) -> list[Ints | None]:
         """Pieces planned again."""

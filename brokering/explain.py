@@ -1,8 +1,11 @@
 """Why each order is planned as it is: candidates with cents by term, and why the others fell out."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-from brokering.costs import eligible, line_terms, package_terms
+from brokering.costs import eligible, limit_cents, line_terms, may, package_terms
 from brokering.evaluate import cost_by_term
 from brokering.matrix import INF, Bools, Floats, Ints, Matrix, lines_of_items, spans
 from brokering.prices import Prices
@@ -16,22 +19,23 @@ REASONS = ("no_location", "no_stock", "dear", "split", "protected", "taken", "ca
 FELL_OUT = ("dearer", "its stock went to other orders", "its capacity went to other orders")
 
 
-def decisions(problem: Problem, m: Matrix, state: State, room: Ints, price: Prices | None) -> list[Decision]:
-    """One decision per order, in the order of the problem. `room` is what the run could take at its start."""
+def decisions(
+    ids: Sequence[str], m: Matrix, state: State, room: Ints, price: Prices | None, *, first: int, end: int
+) -> list[Decision]:
+    """One decision for each of the matrix's orders first:end, named by `ids`. `room` is what the run could take at its start."""
     kept: list[Decision] = []
     # as many orders at once as their lines × locations fit
     lines_before = m.item_first[m.order_first]
-    start = 0
-    while start < m.orders:
-        most = lines_before[start] + max(1, CELLS_AT_ONCE // max(1, m.places))
-        end = max(start + 1, int(np.searchsorted(lines_before, most, side="right")) - 1)
-        kept += _some(problem, m, state, room, price, np.arange(start, min(m.orders, end)))
-        start = end
-    return _by_order(problem, m, kept)
+    while first < end:
+        most = lines_before[first] + max(1, CELLS_AT_ONCE // max(1, m.places))
+        stop = min(end, max(first + 1, int(np.searchsorted(lines_before, most, side="right")) - 1))
+        kept += _some(ids, m, state, room, price, np.arange(first, stop))
+        first = stop
+    return kept
 
 
-def _by_order(problem: Problem, m: Matrix, kept: list[Decision]) -> list[Decision]:
-    """One decision per order: that of its lines that go alone is part of it."""
+def by_order(problem: Problem, m: Matrix, kept: list[Decision]) -> list[Decision]:
+    """One decision per order, in the order of the problem: that of its lines that go alone is part of it."""
     found: list[Decision | None] = [None] * len(problem.orders)
     for index, d in zip(m.order_index.tolist(), kept, strict=True):
         if (first := found[index]) is not None:
@@ -47,41 +51,16 @@ def _by_order(problem: Problem, m: Matrix, kept: list[Decision]) -> list[Decisio
 
 
 def _some(
-    problem: Problem, m: Matrix, state: State, room: Ints, price: Prices | None, orders: Ints
+    names: Sequence[str], m: Matrix, state: State, room: Ints, price: Prices | None, orders: Ints
 ) -> list[Decision]:  # fmt: skip
     terms, _ = cost_by_term(m, state, orders)
     items = spans(m.order_first[orders], m.order_first[orders + 1])
     lines = spans(m.item_first[items], m.item_first[items + 1])
     of = m.item_order[m.line_item[lines]] - orders[0]
-    need = m.line_quantity[lines][:, None]
-    in_pool = m.pool_has[m.line_pool[lines]] & (m.line_pool[lines] >= 0)[:, None]
-    allowed = eligible(m, lines, orders[of])
-    had = allowed & (m.spread(m.line_sku[lines], room) >= need)
-    gone = had & (m.spread(m.line_sku[lines], state.room) < need)
-    by_line = line_terms(m, lines, orders[of])
-    package = package_terms(m, orders)
-    starts = np.searchsorted(of, np.arange(len(orders)))
-    empty = np.diff(np.append(starts, len(of))) == 0
-
-    def per_order(values: Floats) -> Floats:
-        if not len(of):
-            return np.zeros((len(orders), m.places))
-        added = np.add.reduceat(values, np.minimum(starts, len(of) - 1), axis=0)
-        added[empty] = 0
-        return added
-
-    count, any_gone = per_order(had.astype(np.int32)), per_order(gone.astype(np.int32))
-    some_pool, some_allowed = per_order(in_pool.astype(np.int32)), per_order(allowed.astype(np.int32))
-    cents = {**package, **{name: per_order(np.where(had, v, 0)) for name, v in by_line.items()}}
-    cents["not_here"] = per_order(np.where(had, 0, m.leave[lines][:, None]))
-    total = np.where(count > 0, sum(cents.values(), np.zeros(())), INF)
+    rows = np.arange(len(orders))[:, None]
+    seen = _seen(m, state, room, orders, lines, of)
     by_cell, work = (np.zeros(m.cells), np.zeros((m.places, 3))) if price is None else (price.by_cell(), price.work)
-    stock_price = per_order(np.where(had, m.spread(m.line_sku[lines], by_cell) * need, 0))
-    value = m.line_cents_of_capacity[lines][:, None]
-    work_price = np.where(
-        count > 0, work[:, 0] + per_order(np.where(had, need * work[:, 1] + value * work[:, 2], 0)), 0
-    )
-    goes = np.zeros(total.shape, bool)
+    goes = np.zeros(seen.total.shape, bool)
     lines_gone, at = state.lines(orders)
     goes[m.item_order[m.line_item[lines_gone]] - orders[0], at] = True
     took = np.zeros(len(orders))
@@ -90,27 +69,46 @@ def _some(
     np.add.at(took, in_order, units * (worth_there + work[at, 1]) + m.line_cents_of_capacity[lines_gone] * work[at, 2])
     took += np.where(goes, work[:, 0], 0).sum(1)
     own = sum(terms.values(), np.zeros(len(orders)))
-    shown = _shown(total, goes)
+    shown = _shown(seen.total, goes)
+    # from here on only of what is shown: [lines,K], then [B,K]
+    there = shown[of]
+    cell = m.cell_of(m.line_sku[lines][:, None], there)
+    need = m.line_quantity[lines][:, None]
+    had = (cell > 0) & (room[cell] >= need) & may(m, lines[:, None], orders[of][:, None], there)
+    if m.limits:
+        had &= (limit_cents(m, orders, shown) < INF / 2)[of]
+
+    def per_order(values: Floats) -> Floats:
+        added = np.zeros(shown.shape)
+        np.add.at(added, of, np.where(had, values, 0))
+        return added
+
+    count = seen.count[rows, shown]
+    cents = package_terms(m, orders, shown)
+    cents |= {name: per_order(v) for name, v in line_terms(m, lines, orders[of], there).items()}
+    cents["not_here"] = np.bincount(of, m.leave[lines], len(orders))[:, None] - per_order(m.leave[lines][:, None])
+    stock_price = per_order(by_cell[cell] * need)
+    value = m.line_cents_of_capacity[lines][:, None]
+    work_price = np.where(count > 0, work[shown, 0] + per_order(need * work[there, 1] + value * work[there, 2]), 0)
     full = (m.capacity[:, 0] >= 1) & (state.capacity[:, 0] < 1)
-    why = np.where(full[None], 2, np.where(any_gone > 0, 1, 0))
-    far = m.unsited[None] | m.unknown[orders][:, None]
-    rows = np.arange(len(orders))[:, None]
-    ids, counts, mine = m.location_ids[shown].tolist(), count[rows, shown].tolist(), goes[rows, shown].tolist()
-    whys, known = why[rows, shown].tolist(), (~far[rows, shown]).tolist()
-    worth = {name: np.rint(v[rows, shown]).astype(np.int64).tolist() for name, v in cents.items()}
+    why = np.where(full[shown], 2, np.where(seen.gone[rows, shown], 1, 0))
+    far = m.unsited[shown] | m.unknown[orders][:, None]
+    total, mine_shown = seen.total[rows, shown], goes[rows, shown]
+    flips = _flips(m, shown, mine_shown, why, total, own, total + stock_price + work_price, own + took)
+    ids, counts, mine = m.location_ids[shown].tolist(), count.tolist(), mine_shown.tolist()
+    whys, known = why.tolist(), (~far).tolist()
+    worth = {name: np.rint(v).astype(np.int64).tolist() for name, v in cents.items()}
     spent = {name: np.rint(v).astype(np.int64).tolist() for name, v in terms.items()}
-    flips = _flips(m, shown, goes[rows, shown], why[rows, shown], total[rows, shown], own,
-                   (total + stock_price + work_price)[rows, shown], own + took)  # fmt: skip
-    of_stock = np.rint(stock_price[rows, shown]).astype(np.int64).tolist()
-    of_work = np.rint(work_price[rows, shown]).astype(np.int64).tolist()
+    of_stock = np.rint(stock_price).astype(np.int64).tolist()
+    of_work = np.rint(work_price).astype(np.int64).tolist()
     out = {
-        "not in pool": some_pool == 0, "rejected before or not its place": (some_pool > 0) & (some_allowed == 0),
-        "no stock": (some_allowed > 0) & (count == 0), "no capacity": (count > 0) & (m.capacity[:, 0] < 1)[None],
+        "not in pool": ~seen.in_pool, "rejected before or not its place": seen.in_pool & ~seen.allowed,
+        "no stock": seen.allowed & (seen.count == 0), "no capacity": (seen.count > 0) & (m.capacity[:, 0] < 1)[None],
     }  # fmt: skip
     fell = {name: v.sum(1).tolist() for name, v in out.items()}
     return [
         Decision(
-            problem.orders[m.order_index[order]].order_id,
+            str(names[order]),
             {name: v[b] for name, v in spent.items() if v[b]},
             [
                 Candidate(
@@ -125,6 +123,55 @@ def _some(
         )
         for b, order in enumerate(orders.tolist())
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Orders × places, [B,N]: what all of an order that is there costs from it (INF: nothing is), how many of its lines
+    are, and whether some are in its pool, allowed, and gone to others since."""
+
+    total: Floats
+    count: Ints
+    in_pool: Bools
+    allowed: Bools
+    gone: Bools
+
+
+def _seen(m: Matrix, state: State, room: Ints, orders: Ints, lines: Ints, of: Ints) -> _Seen:
+    shape = len(orders), m.places
+    pooled = m.pool_has[m.line_pool[lines]] & (m.line_pool[lines] >= 0)[:, None]
+    in_pool = _any_of(pooled, of, len(orders))
+    plain = not (m.limits or len(m.barred) or m.strict.any() or (m.only_location[orders] != -1).any())
+    allowed = in_pool if plain else _any_of(eligible(m, lines, orders[of]), of, len(orders))
+    row, at, cell = m.entries(m.line_sku[lines])
+    need = m.line_quantity[lines][row]
+    had = (room[cell] >= need) & may(m, lines[row], orders[of][row], at)
+    if m.limits:
+        had &= (limit_cents(m, orders) < INF / 2)[of[row], at]
+    row, at, cell, need = row[had], at[had], cell[had], need[had]
+    b = of[row]
+    spot = b * m.places + at
+
+    def per_order(values: Floats | None = None) -> Floats:
+        return np.bincount(spot, values, shape[0] * shape[1]).reshape(shape)
+
+    policy, zone = m.policy[orders][b], m.zone[m.destination[orders][b], at]
+    cents = m.weight_by_zone[lines[row], zone] + m.line_at[policy, at] + m.cell_line[policy, cell]
+    cents += m.cell_unit[policy, cell] * need
+    left = np.bincount(of, m.leave[lines], len(orders))[:, None] - per_order(m.leave[lines][row])
+    count = per_order()
+    package = sum(package_terms(m, orders).values(), np.zeros(()))
+    total = np.where(count > 0, package + per_order(cents) + left, INF)
+    return _Seen(total, count, in_pool, allowed, per_order(state.room[cell] < need) > 0)
+
+
+def _any_of(values: Bools, of: Ints, count: int) -> Bools:
+    """Whether any row of each of `count` owners is true, [count,N]; `of` is sorted."""
+    any_row = np.zeros((count, values.shape[1]), bool)
+    owners, starts = np.unique(of, return_index=True)
+    if len(owners):
+        any_row[owners] = np.logical_or.reduceat(values, starts, axis=0)
+    return any_row
 
 
 def _flips(

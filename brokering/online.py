@@ -7,6 +7,7 @@ import numpy as np
 
 from brokering.assembly import as_plan, warm_prices
 from brokering.costs import order_costs
+from brokering.explain import decisions
 from brokering.matrix import INF, UNLIMITED, Floats, Ints, Matrix
 from brokering.numbering import compile_problem
 from brokering.prices import Prices
@@ -279,7 +280,7 @@ def planned(problem: Problem, decided: Sequence[Assignment], online: Online | No
         at[m.line_item[parts[a.line_id, a.quantity].pop()]] = place
     state.assign(np.arange(m.orders), np.arange(len(at)), at)
     if online is None:
-        return as_plan(problem, m, state, m.cell_stock, bound=0, phases={}, explain=False)
-    return as_plan(
-        problem, m, state, online.opening, bound=0, phases={}, explain=True, price=online.prices()
-    )  # fmt: skip
+        return as_plan(problem, m, state, m.cell_stock, bound=0, phases={})
+    price, ids = online.prices(), [problem.orders[i].order_id for i in m.order_index.tolist()]
+    explained = decisions(ids, m, state, online.opening, price, first=0, end=m.orders)
+    return as_plan(problem, m, state, online.opening, bound=0, phases={}, explained=explained, price=price)

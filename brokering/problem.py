@@ -42,7 +42,7 @@ class Location(msgspec.Struct, frozen=True):
     load_cents: int = 0
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, gc=False):
     """An order with open lines. `location_id` binds it to one place (a pick-up).
 
     `policy` is a place in the problem's policies, None its only one; `service` one in `leave_days` of locations.
@@ -60,7 +60,7 @@ class Order(msgspec.Struct, frozen=True):
     service: int = 0
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """Open units of one sku, to be sent from one location. Lines of an order with the same `together` stay together.
 
     A line that goes `alone` has a package of its own, outside the split rule of its order.
@@ -79,7 +79,7 @@ class Line(msgspec.Struct, frozen=True):
     alone: bool = False
 
 
-class Stock(msgspec.Struct, frozen=True):
+class Stock(msgspec.Struct, frozen=True, gc=False):
     """Units of a sku that may be taken at a location; `markdown_cents` is what selling one there now saves later.
 
     `day` is when they are there: incoming and pre-order stock leaves on that day. `transfer_cents`, per unit, is what
@@ -105,7 +105,7 @@ class Labor(msgspec.Struct, frozen=True):
     unit_minutes: float = 0.0
 
 
-class Protected(msgspec.Struct, frozen=True):
+class Protected(msgspec.Struct, frozen=True, gc=False):
     """Units promised in a pool to demand outside the run: the plan may not make them impossible to keep."""
 
     sku_id: int
@@ -113,7 +113,7 @@ class Protected(msgspec.Struct, frozen=True):
     quantity: int
 
 
-class Barred(msgspec.Struct, frozen=True):
+class Barred(msgspec.Struct, frozen=True, gc=False):
     """A location that is not to be asked for a sku of an order: it rejected it."""
 
     order_id: str
@@ -195,7 +195,7 @@ class Problem(msgspec.Struct, frozen=True):
     labor: tuple[Labor, ...] = ()
 
 
-class Assignment(msgspec.Struct, frozen=True):
+class Assignment(msgspec.Struct, frozen=True, gc=False):
     """Units of a line from a location: in which of its slots, where it has any, and from stock of which day."""
 
     line_id: int
@@ -205,7 +205,7 @@ class Assignment(msgspec.Struct, frozen=True):
     day: int = 0
 
 
-class Unfilled(msgspec.Struct, frozen=True):
+class Unfilled(msgspec.Struct, frozen=True, gc=False):
     """A line that stays open, and why.
 
     no_location (its pool has none that may), barred, no_stock, dear (leaving costs less), split (its order's rule),
@@ -217,7 +217,7 @@ class Unfilled(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """What an order would have cost from one location: cents by term, how many of its lines it had, why it fell out.
 
     `not_here` among the cents is what leaving the lines that it had not would cost. Without `distance_known` it was taken
@@ -234,7 +234,7 @@ class Candidate(msgspec.Struct, frozen=True):
     work_price_cents: int = 0
 
 
-class Flip(msgspec.Struct, frozen=True):
+class Flip(msgspec.Struct, frozen=True, gc=False):
     """The smallest change that would have an order go from a location that it does not go from.
 
     `by` cost: `cents` less there. By stock or capacity: enough of it there, which would save `cents`.
@@ -245,7 +245,7 @@ class Flip(msgspec.Struct, frozen=True):
     cents: int
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Why an order is planned as it is: what it costs by term, the best candidates, and how many fell out and why."""
 
     order_id: str
@@ -255,7 +255,7 @@ class Decision(msgspec.Struct, frozen=True):
     flip: Flip | None = None
 
 
-class CellPrice(msgspec.Struct, frozen=True):
+class CellPrice(msgspec.Struct, frozen=True, gc=False):
     """What one more unit of a sku at a location would save, about; of stock of a day."""
 
     sku_id: int
@@ -264,7 +264,7 @@ class CellPrice(msgspec.Struct, frozen=True):
     day: int = 0
 
 
-class WorkPrice(msgspec.Struct, frozen=True):
+class WorkPrice(msgspec.Struct, frozen=True, gc=False):
     """What one more order, item or cent of capacity of a location (or a slot of it) would save, about."""
 
     location_id: int

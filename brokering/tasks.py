@@ -10,11 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from brokering.explain import decisions
 from brokering.flow import arcs_of, single_units
 from brokering.matrix import Bounds, Floats, Ints, Matrix
 from brokering.near import near_rows
 from brokering.piece import replanned
 from brokering.prices import Group, Prices, bound_of, candidates, evaluate, wanted_cells, with_rows
+from brokering.rounds import State
 
 Arrays = dict[str, Any]
 
@@ -27,7 +29,7 @@ class Shared(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """One of: wanted, step, bound, groups, arcs, near (of a shard, at a generation of its candidates), piece."""
+    """One of: wanted, step, bound, explain, groups, arcs, near (of a shard, at a generation of its candidates), piece."""
 
     kind: str
     shard: int
@@ -55,6 +57,13 @@ def do(task: Task, shared: Shared, kept: dict[Any, Any]) -> Any:
         rows = shared.get(f"rows-{task.generation}")
         rest = {name: value for name, value in given.items() if name not in ("stock", "work")}
         return replanned(m, Prices(given["stock"], given["work"], rows["row_of"], rows["room"]), **rest)
+    if task.kind == "explain":
+        rows = shared.get(f"rows-{task.generation}")
+        price = Prices(given["stock"], given["work"], rows["row_of"], rows["room"])
+        state = State(m, given["left"])
+        state.at, state.capacity = given["at"], given["capacity"]
+        ids = shared.get("ids")["orders"].tolist()
+        return decisions(ids, m, state, given["start"], price, first=given["first"], end=given["end"])
     if task.kind == "arcs":
         mine = np.asarray(shared.get(f"orders-{task.shard}")["orders"])
         rows = shared.get(f"rows-{task.generation}")
