@@ -43,6 +43,7 @@ create table transfer_price (
   check (until_on > from_on)
 );
 create index on transfer_price (owner_id);
+create index on location (owner_id) where owner_id is not null;
 -- The price that speaks most closely of these units on a day: of their sku before their category, to this buyer before
 -- any, the later begun first.
 create function transfer_price_of(the_owner int, the_buyer int, the_sku int, the_day date) returns transfer_price

@@ -52,8 +52,10 @@ select n.k::int, coalesce(sa.sku_id, sk.sku_id) as sku_id, coalesce(la.location_
 select kit_id, component_id, quantity from kit where kit_id = any(:kits::int[]) order by kit_id, component_id;
 
 -- name: source_row
--- A source as its messages need it.
-select source_id, code, order_level, window_seconds, additions from source where code = :code;
+-- A source as its messages need it, and whether stock lies anywhere that is not its location's division's.
+select source_id, code, order_level, window_seconds, additions,
+       exists (select from stock_owner) or exists (select from location where owner_id is not null) as has_owners
+  from source where code = :code;
 
 -- name: ours
 -- Which of these references name movements or fulfillment lines of ours, and their keys.

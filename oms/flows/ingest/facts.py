@@ -46,6 +46,8 @@ class Teller(msgspec.Struct, frozen=True):
     order_level: str
     window_seconds: int
     additions: dict[str, Any]
+    has_owners: bool
+    """Whether stock lies anywhere that is another's than its location's division's: then sales may be owed for."""
 
     @property
     def doubt(self) -> timedelta:

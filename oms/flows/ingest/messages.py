@@ -154,7 +154,7 @@ async def take_in(
         await ledger.write(tx, {s: locked[s] for s in left}, resum=left)
     sold = [
         owed.Told(f"said:{source.code}:{f.message_id}:{f.sku_id}", f.sku_id, f.location_id, -f.quantity, f.occurred_at)
-        for f in facts if f.kind in ("sale", "return")
+        for f in facts if source.has_owners and f.kind in ("sale", "return")
     ]  # fmt: skip
     await owed.sold(tx, sold, who=f"{source.code} by {who}")
     await _transit(tx, source, beside)
