@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import msgpack
 import structlog
 from arq import cron
@@ -88,7 +89,6 @@ async def sweep(ctx: Context) -> None:
         ("reminders", collect.remind(db, now=now)),
         ("escalation", govern.escalate(db, now=now)),
         ("announcements", govern.announce_due(db, deliver=deliver, now=now, chance=random.random)),
-        ("posts", posts.send_due(db, acknowledge=take_posted, now=now, chance=random.random)),
         ("updates", updates.tell_due(db, deliver=deliver, now=now, chance=random.random)),
     ):
         await _safely(what, work)
@@ -221,6 +221,24 @@ async def follow_arrivals(ctx: Context) -> None:
             await _safely("arrivals", sweep(ctx))
 
 
+async def follow_posts(ctx: Context) -> None:
+    """Sources are told what began with us, each at its own pace: a slow one holds up nobody."""
+    under_way: dict[str, asyncio.Task[None]] = {}
+    try:
+        while True:
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                for code in await posts.sources_due(ctx["db"]):
+                    if code not in under_way or under_way[code].done():
+                        work = posts.send_due(
+                            ctx["db"], acknowledge=take_posted, now=clock(), chance=random.random, source=code
+                        )
+                        under_way[code] = asyncio.create_task(_safely(f"posts to {code}", work))
+            await asyncio.sleep(SWEEP_SECONDS)
+    finally:
+        for task in under_way.values():
+            task.cancel()
+
+
 async def let_rest(hand: crew.Hand) -> None:
     """What a helper remembers of a run is dropped when it is over."""
     while True:
@@ -286,6 +304,7 @@ async def run(settings: Settings, *, ready: Callable[[], None] | None = None) ->
         asyncio.create_task(follow_arrivals(ctx)),
         asyncio.create_task(follow_channels(ctx)),
         asyncio.create_task(follow_what_ifs(ctx)),
+        asyncio.create_task(follow_posts(ctx)),
     ]
     try:
         if ready is not None:

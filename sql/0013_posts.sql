@@ -58,6 +58,16 @@ begin
    where p.is_ours and (p.quantity <> 0 or p.held <> 0)
    order by p.sku_id, p.location_id, p.version
   on conflict do nothing;
+  -- less has left than was told at the step before it, since a part was rejected meanwhile: the rest is told back
+  insert into post (source_id, reference, sku_id, location_id, kind, quantity, occurred_at, reason, about)
+  select t.source_id, t.reference || '/rest', p.sku_id, p.location_id, 'adjustment', p.quantity - t.quantity,
+         p.occurred_at, 'less has left than was told', t.about
+    from made p
+    join movement m using (sku_id, location_id, version)
+    join post t on t.reference = m.message_id and t.sku_id = p.sku_id and t.location_id = p.location_id
+   where p.is_ours and p.quantity > t.quantity and p.kind = 'shipment'
+   order by t.reference
+  on conflict do nothing;
   return null;
 end $$;
 create trigger posting_is_posted after insert on posting
@@ -72,10 +82,10 @@ begin
     return null;
   end if;
   insert into post (source_id, reference, sku_id, location_id, kind, quantity, occurred_at, about)
-  select s.source_id, l.reference, l.sku_id, f.location_id, 'shipment', -l.given, n.at, f.order_id::text
+  select s.source_id, l.reference, l.sku_id, f.location_id, 'shipment', -l.quantity, n.at, f.order_id::text
     from steps n
     join fulfillment f on n.kind = 'fulfillment' and f.fulfillment_id = n.id::uuid
-    join fulfillment_line l using (fulfillment_id)
+    join fulfillment_line l on l.fulfillment_id = f.fulfillment_id and l.quantity > 0
     join ownership o on o.location_id = f.location_id and o.fact = 'quantity'
     join source s on s.source_id = o.source_id and s.posts <> '{}'
                  and s.deducts_at = case n.step when 'accepted' then 'accept' when 'picked' then 'pick' end

@@ -429,13 +429,17 @@ update posting p
    set acked_sequence = coalesce(p.acked_sequence, n.sequence), acked_at = coalesce(p.acked_at, n.at)
   from unnest(:messages::text[], :sequences::bigint[], :at::timestamptz[]) as n(message_id, sequence, at)
   join movement m on m.source_id = 1 and m.message_id = n.message_id and m.kind <> 'baseline'
+  join ownership o on o.location_id = m.location_id and o.fact = 'quantity' and o.source_id = :source_id
  where p.sku_id = m.sku_id and p.location_id = m.location_id and p.version = m.version
 returning n.message_id, p.sku_id, p.location_id, p.version;
 
 -- name: deduct
 -- A source says that it has deducted these fulfillment lines at its step.
 insert into deduction (reference, source_id, sku_id, location_id, quantity, acked_sequence, acked_at)
-select l.reference, :source_id, l.sku_id, f.location_id, l.given, n.sequence, n.at
+select l.reference, :source_id, l.sku_id, f.location_id,
+       coalesce((select -p.quantity from post p where p.source_id = :source_id and p.reference = l.reference
+                                                  and p.sku_id = l.sku_id and p.location_id = f.location_id), l.given),
+       n.sequence, n.at
   from unnest(:messages::text[], :sequences::bigint[], :at::timestamptz[]) as n(reference, sequence, at)
   join fulfillment_line l on l.reference = n.reference
   join fulfillment f using (fulfillment_id)

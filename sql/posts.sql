@@ -4,7 +4,8 @@ select s.source_id, s.code, s.posts as settings
   from source s
  where s.posts <> '{}'
    and (exists (select from post_batch b where b.source_id = s.source_id and b.state = 'due')
-        or exists (select from post p where p.source_id = s.source_id and p.batch_id is null))
+        or exists (select from post p where p.source_id = s.source_id and p.batch_id is null
+                   and p.acknowledged_at is null))
  order by s.source_id;
 
 -- name: take_source
@@ -22,10 +23,11 @@ returning b.batch_id, b.attempts, b.made_at;
 -- name: make_batch
 -- A batch of what waits, oldest first, where none is due.
 with waiting as materialized (
-  select post_id from post where source_id = :source_id and batch_id is null order by post_id limit :limit
+  select post_id from post where source_id = :source_id and batch_id is null and acknowledged_at is null
+   order by post_id limit :limit
 ), made as (
-  insert into post_batch (source_id)
-  select :source_id where exists (select from waiting)
+  insert into post_batch (source_id, not_before)
+  select :source_id, :now::timestamptz where exists (select from waiting)
                       and not exists (select from post_batch where source_id = :source_id and state = 'due')
   returning batch_id
 ), joined as (

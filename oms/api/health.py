@@ -26,6 +26,8 @@ class Gauges(msgspec.Struct, frozen=True):
     announcements_due: float
     pushes_due: float
     pushes_dead: float
+    post_batches_dead: float
+    posts_unacknowledged: float
     skus_touched: float
     feeds_open: float
     stock_negative: float

@@ -1,5 +1,6 @@
 """What began with us is posted to the source that owns the quantity, in order, until it is there and acknowledged."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -104,16 +105,25 @@ async def send_due(
     A source has one batch under way, so that it hears of a key's movements in their order; what a killed process left is
     taken up after its lease, as the same batch. A source that is slow or down holds up nobody else.
     """
-    async with db.connection() as tx:
-        told = [s for s in await sources_posted_to(tx) if source in (None, s.code)]
-    arrived = 0
-    for s in told:
+
+    async def tell(one: _Told) -> int:
+        arrived = 0
         for _ in range(BATCHES_MAX):
-            sent = await _send_next(db, s, acknowledge=acknowledge, now=now, chance=chance)
+            sent = await _send_next(db, one, acknowledge=acknowledge, now=now, chance=chance)
             arrived += sent
             if not sent:
                 break
-    return arrived
+        return arrived
+
+    async with db.connection() as tx:
+        told = [s for s in await sources_posted_to(tx) if source in (None, s.code)]
+    return sum(await asyncio.gather(*map(tell, told)))
+
+
+async def sources_due(db: Database) -> list[str]:
+    """Sources, by code, that have something to be told."""
+    async with db.connection() as tx:
+        return [s.code for s in await sources_posted_to(tx)]
 
 
 async def _send_next(
@@ -123,7 +133,7 @@ async def _send_next(
     async with db.transaction() as tx:
         if not await take_source(tx, source_id=told.source_id):
             return 0
-        await make_batch(tx, source_id=told.source_id, limit=told.settings.get("batch_max", BATCH_MAX))
+        await make_batch(tx, source_id=told.source_id, limit=told.settings.get("batch_max", BATCH_MAX), now=now)
         taken = await take_batch(tx, source_id=told.source_id, now=now, lease_seconds=LEASE_SECONDS)
         if taken is None:
             return 0

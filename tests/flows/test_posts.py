@@ -6,7 +6,7 @@ import csv
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -38,6 +38,7 @@ class Erp:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.taken: dict[str, dict[str, Any]] = {}
         self.stock: dict[tuple[str, str], int] = {}
+        self.waits: asyncio.Event | None = None
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
@@ -45,6 +46,8 @@ class Erp:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         Webhook(SECRET).verify(body, headers)
         told = msgspec.json.decode(body)
+        if self.waits is not None:
+            await self.waits.wait()
         self.calls.append((headers["webhook-id"], told))
         if self.status == 200:
             for moved in told["movements"]:
@@ -88,7 +91,7 @@ async def taken(db: Database, source: str, references: Sequence[str], moment: da
 
 
 async def send(db: Database, *, later: timedelta = timedelta(0), source: str | None = None) -> int:
-    now = datetime.now(UTC) + timedelta(seconds=1) + later
+    now = datetime.now(UTC) + later
     return await posts.send_due(db, acknowledge=taken, now=now, chance=lambda: 1.0, source=source)
 
 
@@ -207,6 +210,65 @@ async def test_a_source_that_deducts_at_the_pick_is_told_then_and_not_again_when
     await send(db)
     assert erp.told()[1:] == [("shipment", "A", "S1", -3), ("shipment", "A", "S1", 3)]
     assert list(erp.taken)[-1] == f"{again.references[0]}/undone"
+
+
+@pytest.mark.parametrize("when", ["accept", "pick"])
+async def test_a_part_that_is_rejected_before_or_after_the_step_that_was_told_is_right_at_the_source_too(
+    db: Database, net: Net, erp: Erp, when: Literal["accept", "pick"]
+) -> None:
+    erp.stock["A", "S1"] = 10
+    await post_to(db, "erp", await settings_of(db, "erp"), deducts_at="pick")
+    work = await allocated(db, net, "N1", ("A", 3, "S1"))
+    await work_up_to(db, work, when)
+    await send(db)
+    await taken(db, "erp", list(erp.taken), at(5))
+    await reject(db, work, ("1", 1))
+    await ship(db, work)
+    await send(db)
+    await taken(db, "erp", list(erp.taken), at(25))
+    assert erp.stock["A", "S1"] == 8
+    await baseline(db, "erp", "A,S1,8", as_of=at(30))
+    assert await on_hand(db, "A", "S1") == 8
+
+
+async def test_what_is_acknowledged_before_it_was_told_is_not_told(db: Database, net: Net, erp: Erp) -> None:
+    work = await allocated(db, net, "N1", ("A", 2, "S1"))
+    await ship(db, work)
+    await taken(db, "erp", work.references, at(5))
+    assert (await send(db), erp.calls) == (0, [])
+
+
+async def test_only_the_owner_of_the_quantity_acknowledges_what_is_ours(db: Database, net: Net, erp: Erp) -> None:
+    work = await allocated(db, net, "N1", ("A", 3, "S1"))
+    await ship(db, work)
+    await taken(db, "pos", work.references, at(5))
+    await baseline(db, "erp", "A,S1,10", as_of=at(30))
+    assert (await on_hand(db, "A", "S1"), await states(db)) == (7, ["waiting"])
+
+
+async def test_several_batches_go_in_one_round_and_a_slow_source_holds_up_no_other(
+    db: Database, net: Net, erp: Erp, tmp_path: Path
+) -> None:
+    await post_to(db, "erp", {**await settings_of(db, "erp"), "batch_max": 1})
+    await change(
+        db, "update ownership set source_id = $1 where location_id = $2 and fact = 'quantity'", net.sources["wms"],
+        net.locations["W1"],
+    )  # fmt: skip
+    await post_to(db, "wms", {"kind": "file", "folder": str(tmp_path)})
+    for number in ("N1", "N2", "N3"):
+        await ship(db, await allocated(db, net, number, ("A", 1, "S1")))
+    await ship(db, await allocated(db, net, "N4", ("A", 1, "W1")))
+    erp.waits = asyncio.Event()
+    round_ = asyncio.create_task(send(db))
+    for _ in range(500):
+        if list(tmp_path.glob("*.csv")):
+            break
+        await asyncio.sleep(0.01)
+    assert list(tmp_path.glob("*.csv"))
+    assert len(erp.taken) == 0
+    erp.waits.set()
+    assert await round_ == 4
+    assert len({id for id, _ in erp.calls}) == 3
 
 
 async def settings_of(db: Database, source: str) -> dict[str, Any]:

@@ -84,7 +84,7 @@ async def take(
     given = {
         "messages": [s.reference for s in said], "sequences": [s.sequence for s in said], "at": [s.at for s in said],
     }  # fmt: skip
-    await ledger.acknowledge(tx, **given)
+    await ledger.acknowledge(tx, source_id=source_id, **given)
     await acknowledge_posts(tx, source_id=source_id, message_refs=given["messages"])
     await ledger.deduct(tx, source_id=source_id, **given)
     undone = [s for s in said if s.reference.endswith(UNDONE)]
