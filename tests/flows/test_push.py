@@ -35,9 +35,10 @@ class Shop:
         self.seen: dict[str, Push] = {}
         self.calls: list[tuple[str, str, dict[str, int]]] = []
         self.script: list[Callable[[Push], Answer | None]] = []
+        self.seconds = 0.0
 
     async def push(self, push: Push) -> Answer:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.seconds)
         self.calls.append((push.id, push.mode, {n.sku: n.quantity if n.delta is None else n.delta for n in push.lines}))
         if push.id in self.seen:
             assert self.seen[push.id] == push, "the same id came with another body"
@@ -412,6 +413,17 @@ async def test_two_senders_at_once_tell_each_thing_once(
     shops["web"].max_batch = 1
     await asyncio.gather(*(push(db, cache) for _ in range(4)))
     assert len(shops["web"].calls) == 5
+    assert shops["web"].stock == await ours(db)
+
+
+async def test_who_waits_for_the_push_of_another_sender_does_not_wait_out_its_lease(
+    db: Database, net: Net, cache: Cache, shops: dict[str, Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "LEASE_SECONDS", 600.0)
+    shops["web"].seconds = 0.3
+    async with asyncio.timeout(60):
+        done = await asyncio.gather(*(push(db, cache, channels=["web"], patience_seconds=1000.0) for _ in range(2)))
+    assert sorted(d["web"].calls for d in done) == [0, 1]
     assert shops["web"].stock == await ours(db)
 
 

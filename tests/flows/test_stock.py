@@ -258,7 +258,7 @@ async def test_what_nobody_counted_is_untouched_unless_the_count_is_full(db: Dat
 
 
 async def test_a_newer_snapshot_stands_over_a_count_that_is_entered_late(db: Database, net: Net) -> None:
-    await baseline(db, "erp", "A,S1,5", as_of=now() - timedelta(hours=2))
+    await baseline(db, "erp", "A,S1,5", as_of=now() - timedelta(hours=2), now=now())
     made, moment = await counting(db, net, "A"), now() - timedelta(hours=3)
     assert await counted(db, net, made, ("A", 4), when=moment) == ["superseded"]
     assert await on_hand(db, "A", "S1") == 5

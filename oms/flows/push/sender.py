@@ -26,6 +26,8 @@ QUIET_SECONDS_MAX = 15.0
 PAUSE_SECONDS_MIN = 0.02
 GATHER_SECONDS = 0.1
 """Changes of this time are projected together: a hot sku costs ten looks a second, whatever it sells."""
+AGAIN_SECONDS = 0.25
+"""Who waits for a push that another sends looks again after this: it is done long before its lease ends."""
 LOOK_SECONDS = 1.0
 """So often the projector says up to which moment all is projected."""
 
@@ -150,7 +152,7 @@ async def deliver(
         left = began + patience_seconds - time.monotonic()
         if owed.seconds is None or max(owed.seconds, PAUSE_SECONDS_MIN) > left:
             return so_far(waiting=owed.due, dead=owed.dead, next_seconds=owed.seconds)
-        await asyncio.sleep(max(owed.seconds, PAUSE_SECONDS_MIN))
+        await asyncio.sleep(min(max(owed.seconds, PAUSE_SECONDS_MIN), AGAIN_SECONDS))
 
 
 def counted(said: Pushed, answer: Answer, skus: int) -> Pushed:
