@@ -180,10 +180,12 @@ async def test_what_leans_on_a_receipt_that_is_overdue_is_promised_again(db: Dat
             "due_on": due,
         }
 
+    start = datetime.now(UTC)
+    first, second = (start.date() + timedelta(days=n) for n in (2, 17))
     await set_stock(db, sku="A", location="W1", quantity=2)
-    await put(db, "incoming", incoming("PO1", 4, "2026-11-25"), incoming("PO2", 9, "2026-12-10"))
+    await put(db, "incoming", incoming("PO1", 4, first.isoformat()), incoming("PO2", 9, second.isoformat()))
     orders = [
-        await captured(db, order(net, number, ("A", units), placed_at=NOW))
+        await captured(db, order(net, number, ("A", units), placed_at=start))
         for number, units in (("N1", 2), ("N2", 3), ("N3", 3))
     ]
 
@@ -192,22 +194,19 @@ async def test_what_leans_on_a_receipt_that_is_overdue_is_promised_again(db: Dat
         async with db.connection() as tx:
             return [r[0] for r in await tx.fetch("select promised_on from order_line order by line_id")]
 
-    first, second = date(2026, 11, 25), date(2026, 12, 10)
-    assert await days(NOW) == [None, first, second]
-    assert await days(NOW + timedelta(days=3)) == [None, NOW.date() + timedelta(days=3), second], (
+    assert await days(start) == [None, first, second]
+    assert await days(start + timedelta(days=3)) == [None, start.date() + timedelta(days=3), second], (
         "late, within tolerance"
     )
-    assert await days(NOW + timedelta(days=4)) == [None, second, second]
+    assert await days(start + timedelta(days=4)) == [None, second, second]
     assert ("incoming_overdue", "erp PO1 A W1") in await exceptions(db)
     [line] = (await read_order(db, order_id=orders[1])).lines
     assert line.promised_on == second
-    await put(db, "incoming", incoming("PO1", 4, "2026-11-30"))
-    assert await days(NOW + timedelta(days=4)) == [None, date(2026, 11, 30), second]
+    anew = start.date() + timedelta(days=7)
+    await put(db, "incoming", incoming("PO1", 4, anew.isoformat()))
+    assert await days(start + timedelta(days=4)) == [None, anew, second]
     assert "incoming_overdue" not in {kind for kind, _ in await exceptions(db)}
     steps = await order_history(db, order_id=orders[1])
     assert [s.detail["on"] for s in steps if s.step == "promised"] == [
-        "2026-11-25",
-        "2026-11-26",
-        "2026-12-10",
-        "2026-11-30",
+        day.isoformat() for day in (first, start.date() + timedelta(days=3), second, anew)
     ]
