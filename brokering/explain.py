@@ -97,6 +97,7 @@ def _some(
     flips = _flips(m, shown, mine_shown, why, total, own, total + stock_price + work_price, own + took)
     ids, counts, mine = m.location_ids[shown].tolist(), count.tolist(), mine_shown.tolist()
     whys, known = why.tolist(), (~far).tolist()
+    slots = [[None if s < 0 else s for s in row] for row in m.place_slot[shown].tolist()]
     worth = {name: np.rint(v).astype(np.int64).tolist() for name, v in cents.items()}
     spent = {name: np.rint(v).astype(np.int64).tolist() for name, v in terms.items()}
     of_stock = np.rint(stock_price).astype(np.int64).tolist()
@@ -114,7 +115,7 @@ def _some(
                 Candidate(
                     ids[b][k], counts[b][k], {name: v[b][k] for name, v in worth.items() if v[b][k]},
                     None if mine[b][k] else FELL_OUT[whys[b][k]], known[b][k],
-                    of_stock[b][k], of_work[b][k],
+                    of_stock[b][k], of_work[b][k], slots[b][k],
                 )
                 for k in range(shown.shape[1]) if counts[b][k]
             ],

@@ -9,12 +9,16 @@ Split = Literal["free", "single", "complete", "max_packages", "keep_together"]
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """A wave, hour or day in which packages may leave a location, `day` days from now, and what it may still take."""
+    """A wave, hour or day in which packages may leave a location, `day` days from now, and what it may still take.
+
+    `name` is the caller's own for it.
+    """
 
     day: int = 0
     capacity_orders: int | None = None
     capacity_items: int | None = None
     capacity_cents: int | None = None
+    name: str = ""
 
 
 class Location(msgspec.Struct, frozen=True):
@@ -232,6 +236,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     distance_known: bool = True
     stock_price_cents: int = 0
     work_price_cents: int = 0
+    slot: int | None = None
 
 
 class Flip(msgspec.Struct, frozen=True, gc=False):

@@ -102,7 +102,8 @@ select l.line_id, l.version, l.order_id::text, l.sku_id, l.allocated as quantity
 -- name: released_work
 -- What locations have of these orders that nobody has accepted; `is_today` where it takes of the present day.
 select f.fulfillment_id, f.order_id, f.location_id, n.line_id, n.sku_id, n.quantity, l.pool_id, f.capacity_day as day,
-       f.capacity_day = (:now::timestamptz at time zone g.time_zone)::date as is_today, coalesce(l.price_cents, 0) as price_cents
+       f.capacity_day = (:now::timestamptz at time zone g.time_zone)::date as is_today, coalesce(l.price_cents, 0) as price_cents,
+       f.wave
   from fulfillment f
   join location g using (location_id)
   join fulfillment_line n using (fulfillment_id)
@@ -156,11 +157,31 @@ select l.location_id, l.kind, l.lat, l.lon,
        case when l.capacity_cents is not null then greatest(0, l.capacity_cents - coalesce(c.cents, 0)) end as capacity_cents,
        coalesce(l.package_cents, case l.kind when 'store' then 250 else 120 end) as package_cents,
        coalesce(l.line_cents, case l.kind when 'store' then 80 else 25 end) as line_cents,
-       l.time_zone, l.work_days, l.cut_off, l.handling_days, l.holidays
+       l.time_zone, l.work_days, l.cut_off, l.handling_days, l.holidays, l.waves,
+       array[l.capacity_orders, l.capacity_items, l.capacity_cents] as limits,
+       case when l.waves <> '[]' then (
+         select coalesce(jsonb_agg(t), '[]')
+           from (select d.day, null::time as wave, d.orders, d.items, d.cents from capacity d
+                  where d.location_id = l.location_id and d.day >= (:now::timestamptz at time zone l.time_zone)::date
+                 union all
+                 select w.day, w.wave, w.orders, w.items, w.cents
+                   from in_waves(l.location_id, (:now::timestamptz at time zone l.time_zone)::date) w) t)
+       else '[]' end as taken
   from location l
   left join capacity c on c.location_id = l.location_id and c.day = (:now::timestamptz at time zone l.time_zone)::date
  where l.is_on
  order by l.location_id;
+
+-- name: wave_rows
+-- These waves, where their locations still have them, with what they have taken and may take.
+select k.location_id, k.day, k.wave, coalesce(w.orders, 0) as orders, coalesce(w.items, 0) as items,
+       coalesce(w.cents, 0) as cents, (e.wave ->> 'capacity_orders')::int as capacity_orders,
+       (e.wave ->> 'capacity_items')::int as capacity_items, (e.wave ->> 'capacity_cents')::bigint as capacity_cents
+  from unnest(:locations::int[], :days::date[], :waves::time[]) as k(location_id, day, wave)
+  join location l using (location_id)
+  cross join lateral jsonb_array_elements(l.waves) as e(wave)
+  left join lateral in_waves(k.location_id, k.day) w on w.day = k.day and w.wave = k.wave
+ where (e.wave ->> 'from')::time = k.wave;
 
 -- name: stock_of
 -- What of these skus may be taken where.
@@ -306,10 +327,10 @@ update order_line l set open = l.open - n.quantity, allocated = l.allocated + n.
 
 -- name: make_fulfillments
 -- A fulfillment per order and location.
-insert into fulfillment (order_id, location_id, capacity_day, run_id)
-select n.order_id, n.location_id, n.day, :run_id
-  from unnest(:orders::uuid[], :locations::int[], :days::date[]) as n(order_id, location_id, day)
-returning fulfillment_id, order_id, location_id;
+insert into fulfillment (order_id, location_id, capacity_day, wave, run_id)
+select n.order_id, n.location_id, n.day, n.wave, :run_id
+  from unnest(:orders::uuid[], :locations::int[], :days::date[], :waves::time[]) as n(order_id, location_id, day, wave)
+returning fulfillment_id, order_id, location_id, capacity_day as day, wave;
 
 -- name: make_fulfillment_lines
 -- Their lines, each with the reference that its source acknowledges.

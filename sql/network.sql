@@ -7,7 +7,7 @@ select pg_advisory_xact_lock(hashtext('network'));
 select l.code, jsonb_build_object(
          'code', l.code, 'name', l.name, 'kind', l.kind, 'lat', l.lat, 'lon', l.lon, 'country', l.country,
          'postal_code', l.postal_code, 'time_zone', l.time_zone, 'capacity_orders', l.capacity_orders,
-         'capacity_items', l.capacity_items, 'capacity_cents', l.capacity_cents,
+         'capacity_items', l.capacity_items, 'capacity_cents', l.capacity_cents, 'waves', l.waves,
          'safety_stock', l.safety_stock, 'work_days', l.work_days, 'cut_off', to_char(l.cut_off, 'HH24:MI'),
          'handling_days', l.handling_days, 'pickup_minutes', l.pickup_minutes,
          'package_cents', l.package_cents, 'line_cents', l.line_cents, 'holidays', l.holidays, 'division', d.code, 'owner', w.code,
@@ -19,13 +19,13 @@ select l.code, jsonb_build_object(
 -- name: write_locations
 -- Makes or changes locations; where what may be sold there changes, their stock is rewritten from the first sku on.
 insert into location as l (code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders,
-                           capacity_items, capacity_cents, safety_stock, work_days, cut_off, handling_days, pickup_minutes,
+                           capacity_items, capacity_cents, waves, safety_stock, work_days, cut_off, handling_days, pickup_minutes,
                            package_cents, line_cents, holidays, division_id, owner_id, is_on)
 select code, name, kind, lat, lon, country, postal_code, time_zone, capacity_orders, capacity_items, capacity_cents,
-       safety_stock, work_days, cut_off, handling_days, pickup_minutes, package_cents, line_cents, holidays,
+       waves, safety_stock, work_days, cut_off, handling_days, pickup_minutes, package_cents, line_cents, holidays,
        (select party_id from party where party.code = r.division), (select party_id from party where party.code = r.owner), "on"
   from jsonb_to_recordset(:rows) as r(code text, name text, kind text, lat float8, lon float8, country text,
-       postal_code text, time_zone text, capacity_orders int, capacity_items int, capacity_cents bigint,
+       postal_code text, time_zone text, capacity_orders int, capacity_items int, capacity_cents bigint, waves jsonb,
        safety_stock int, work_days text, cut_off time, handling_days int, pickup_minutes int, package_cents int,
        line_cents int, holidays date[], division text, owner text, "on" boolean)
 on conflict (code) do update
@@ -35,7 +35,7 @@ on conflict (code) do update
       name = excluded.name, kind = excluded.kind, lat = excluded.lat, lon = excluded.lon, country = excluded.country,
       postal_code = excluded.postal_code, time_zone = excluded.time_zone,
       capacity_orders = excluded.capacity_orders, capacity_items = excluded.capacity_items,
-      capacity_cents = excluded.capacity_cents, safety_stock = excluded.safety_stock, is_on = excluded.is_on,
+      capacity_cents = excluded.capacity_cents, waves = excluded.waves, safety_stock = excluded.safety_stock, is_on = excluded.is_on,
       rewrite_after = case when (l.safety_stock, l.is_on) = (excluded.safety_stock, excluded.is_on)
                            then l.rewrite_after else 0 end;
 

@@ -163,7 +163,7 @@ select o.order_id, c.code as channel, o.number, o.placed_at, o.captured_at, o.sh
           from order_line l left join sku s on s.sku_id = l.sku_id where l.order_id = o.order_id) as lines,
        (select jsonb_agg(jsonb_build_object('fulfillment_id', f.fulfillment_id, 'location', g.code, 'state', f.state,
                  'made_at', f.made_at, 'changed_at', f.changed_at, 'line', l.line, 'part', l.part, 'sku', s.code,
-                 'quantity', n.quantity, 'rejected', n.rejected) order by f.fulfillment_id, n.line_id)
+                 'quantity', n.quantity, 'rejected', n.rejected, 'day', f.capacity_day, 'wave', f.wave) order by f.fulfillment_id, n.line_id)
           from fulfillment f
           join location g using (location_id)
           join fulfillment_line n using (fulfillment_id)

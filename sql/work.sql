@@ -1,7 +1,7 @@
 -- name: due_work
--- What is to be done at locations, by when it must leave to keep its day, then by class and age.
+-- What is to be done at locations, by when it must leave to keep its day, then by wave, class and age.
 select f.fulfillment_id as id, l.code as location, o.number, f.state, o.method, o.priority, f.made_at, d.due_at,
-       d.due_at < :now as is_late, g.lines, g.units, g.picked, g.packed, t.step as task, t.who
+       f.wave, d.due_at < :now as is_late, g.lines, g.units, g.picked, g.packed, t.step as task, t.who
   from fulfillment f
   join location l using (location_id)
   join orders o using (order_id)
@@ -15,7 +15,7 @@ select f.fulfillment_id as id, l.code as location, o.number, f.state, o.method, 
    and (:locations::int[] is null or f.location_id = any(:locations))
    and (:code::text is null or l.code = :code)
    and (:channel_id::int is null or o.channel_id = :channel_id)
- order by d.due_at, o.priority desc, f.made_at, f.fulfillment_id limit :limit;
+ order by d.due_at, f.wave nulls first, o.priority desc, f.made_at, f.fulfillment_id limit :limit;
 
 -- name: progress
 -- How far fulfillments are in hand, and whose their open tasks are.
@@ -82,7 +82,7 @@ select f.fulfillment_id
    and not exists (select from task t where t.fulfillment_id = f.fulfillment_id and t.step = 'pick' and t.ended_at is null)
    and not exists (select from handoff h where h.fulfillment_id = f.fulfillment_id and h.act = 'release'
                       and h.state in ('due', 'sent', 'acknowledged'))
- order by f.capacity_day, o.priority desc, f.made_at, f.fulfillment_id limit :limit;
+ order by f.capacity_day, f.wave nulls first, o.priority desc, f.made_at, f.fulfillment_id limit :limit;
 
 -- name: pick_list_head
 -- A pick list: whose it is, where and since when.

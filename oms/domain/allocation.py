@@ -1,18 +1,23 @@
 """What may be written of a plan: lines that fit, and those that their order's split rule binds to them. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """Units of a line that a run planned from a location, and the line's version that it read."""
+    """Units of a line that a run planned from a location, and the line's version that it read.
+
+    `wave` is the local moment at which its wave begins, where the location works in waves.
+    """
 
     line_id: int
     version: int
     location_id: int
     quantity: int
+    wave: datetime | None = None
 
 
 class OrderPlan(msgspec.Struct, frozen=True):

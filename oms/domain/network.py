@@ -14,6 +14,8 @@ INT_MAX = 2_147_483_647
 Code = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")]
 Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00]*$")]
 Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
+Cents = Annotated[int, Meta(ge=0, le=2**53)]
+Time = Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Some = Annotated[int, Meta(ge=1, le=INT_MAX)]
 Fact = Literal[
     "quantity", "sale", "return", "receipt", "shipment", "transfer", "adjustment", "count", "hold", "cost", "attributes"
@@ -26,10 +28,20 @@ class Row(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     """What a caller gives of one object; UNSET is not given."""
 
 
+class Wave(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """Local hours in which packages are worked, and what they may take of the day's capacity; null is unlimited."""
+
+    from_: Time
+    until: Time
+    capacity_orders: Count | None = None
+    capacity_items: Count | None = None
+    capacity_cents: Cents | None = None
+
+
 class Location(Row, frozen=True, kw_only=True):
     """A place that holds stock; capacities are per local day, null is unlimited.
 
-    `division` is whose business it is, `owner` whose stock lies there where that is not its division's.
+    `waves` are the whole of its day, in order: work goes into one of them, or waits. `division` is whose business it is, `owner` whose stock lies there where that is not its division's.
     """
 
     code: Code
@@ -42,10 +54,11 @@ class Location(Row, frozen=True, kw_only=True):
     time_zone: Text | UnsetType = UNSET
     capacity_orders: Count | UnsetType | None = UNSET
     capacity_items: Count | UnsetType | None = UNSET
-    capacity_cents: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType | None = UNSET
+    capacity_cents: Cents | UnsetType | None = UNSET
+    waves: Annotated[list[Wave], Meta(max_length=48)] | UnsetType = UNSET
     safety_stock: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
     work_days: Annotated[str, Meta(pattern="^[01]{7}$")] | UnsetType = UNSET
-    cut_off: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
+    cut_off: Time | UnsetType | None = UNSET
     handling_days: Annotated[int, Meta(ge=0, le=60)] | UnsetType = UNSET
     pickup_minutes: Annotated[int, Meta(ge=0, le=10_080)] | UnsetType = UNSET
     package_cents: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType | None = UNSET
@@ -116,7 +129,7 @@ class Source(Row, frozen=True, kw_only=True):
     gates: dict[str, Any] | UnsetType = UNSET
     folder: Text | UnsetType | None = UNSET
     posts: dict[str, Any] | UnsetType = UNSET
-    morning_at: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | UnsetType | None = UNSET
+    morning_at: Time | UnsetType | None = UNSET
     time_zone: Text | UnsetType = UNSET
     tolerance_days: Annotated[int, Meta(ge=0, le=365)] | UnsetType = UNSET
     stale_after_seconds: Some | UnsetType = UNSET
@@ -300,7 +313,7 @@ KINDS: dict[str, Kind] = {
         Kind("parties", "party", Party, defaults={"name": "", "kind": "division", "takes_back": False}),
         Kind("locations", "location", Location, needs=("kind",), refers={"division": "division", "owner": "party"}, defaults={
             "name": "", "lat": None, "lon": None, "country": "US", "postal_code": None, "time_zone": "UTC",
-            "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "safety_stock": 0,
+            "capacity_orders": None, "capacity_items": None, "capacity_cents": None, "waves": [], "safety_stock": 0,
             "work_days": "1111111", "cut_off": None, "handling_days": 0, "pickup_minutes": 60, "package_cents": None,
             "line_cents": None, "holidays": [], "division": None, "owner": None, "on": True}),
         Kind("pools", "pool", Pool, defaults={"name": "", "locations": []}, grouped=("locations", "location")),

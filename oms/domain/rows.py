@@ -3,6 +3,7 @@
 An empty cell or null clears what may be empty, and says nothing of what may not.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -33,7 +34,7 @@ _PLACE = re.compile(r"^(.*?)(?: - at `\$\.?(.*?)`)?$", re.S)
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 _YES_NO = {"yes": True, "no": False, "y": True, "n": False, "on": True, "off": False}
-_NESTED = {"settings", "owns", "status_map", "additions", "gates", "body", "deducted_holds", "secrets"}
+_NESTED = {"settings", "owns", "status_map", "additions", "gates", "body", "deducted_holds", "secrets", "waves"}
 
 
 def read_rows(kind: Kind, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Given], list[RefusedRow]]:
@@ -207,7 +208,21 @@ def kit_is_made_of_others(body: dict[str, Any]) -> list[Fault]:
     return [("component", "stands twice in this kit")] if len(set(names)) < len(names) else []
 
 
+def waves_follow_each_other(body: dict[str, Any]) -> list[Fault]:
+    """A wave ends after it begins, and before the next one does."""
+    waves = body.get("waves", [])
+    faults = [
+        (f"waves[{n}]", f"ends at {w['until']}, not after it begins at {w['from']}; the end is later on the same day")
+        for n, w in enumerate(waves) if w["until"] <= w["from"]
+    ]  # fmt: skip
+    return faults or [
+        (f"waves[{n + 1}]", f"begins at {b['from']}, before the one before it ends at {a['until']}; give them in order")
+        for n, (a, b) in enumerate(itertools.pairwise(waves)) if b["from"] < a["until"]
+    ]  # fmt: skip
+
+
 RULES: tuple[Callable[[dict[str, Any]], list[Fault]], ...] = (
     zone_is_known, place_is_whole, status_has_its_code, owns_somewhere, additions_are_kinds, kit_is_made_of_others,
+    waves_follow_each_other,
 )  # fmt: skip
 """What a row must satisfy beside its types."""

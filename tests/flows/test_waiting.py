@@ -126,7 +126,9 @@ async def test_what_stock_serves_is_not_held_up_by_those_that_wait(db: Database,
 
 
 async def test_a_pre_order_that_was_reserved_ahead_waits_in_its_turn(db: Database, net: Net) -> None:
-    await expect(db, "PO1", 2, "2026-12-01")
+    today = datetime.now(UTC).date()
+    due = today + timedelta(days=8)
+    await expect(db, "PO1", 2, due.isoformat())
     await put(db, "rules", {"code": "ahead", "kind": "preorder", "channel": "web", "days": 30})
     ids = []
     for number in range(2):
@@ -135,9 +137,9 @@ async def test_a_pre_order_that_was_reserved_ahead_waits_in_its_turn(db: Databas
         assert isinstance(granted, Granted), granted
         ids.append(await captured(db, order(net, f"N{number}", ("A", 1), reservation=str(granted.id))))
     later = await captured(db, order(net, "N9", ("A", 1)))
-    await overdue.promise_again(db, today=NOW.date())
-    assert await days(db, *ids, later) == [date(2026, 12, 1), date(2026, 12, 1), None]
-    await land(db, "PO1", "2026-12-01", left=1, on_hand=1)
+    await overdue.promise_again(db, today=today)
+    assert await days(db, *ids, later) == [due, due, None]
+    await land(db, "PO1", due.isoformat(), left=1, on_hand=1)
     await run(db)
     assert await allocated(db, *ids, later) == [1, 0, 0]
 
@@ -156,6 +158,56 @@ async def test_what_goes_together_waits_together(db: Database, net: Net) -> None
     await land(db, "PO1", "2026-12-01", left=0, on_hand=1)
     await run(db)
     assert await allocated(db, kit, whole) == [2, 0]
+
+
+async def policy(db: Database, body: dict[str, Any]) -> None:
+    await put(db, "policies", {"code": "p", "body": body})
+    await change(
+        db,
+        "update policy_version set state = 'approved', from_at = '-infinity', approved_at = now(), approved_by = 'x'",
+    )
+
+
+@pytest.mark.parametrize(("splits", "split", "first"), [(True, "free", 3), (True, "single", 0), (False, "free", 0)])
+async def test_of_a_line_whose_units_may_split_what_is_there_goes_and_the_rest_waits_in_its_turn(
+    db: Database, net: Net, splits: bool, split: str, first: int
+) -> None:
+    await policy(db, {"units_split": splits})
+    await expect(db, "PO1", 5, "2026-12-01")
+    await expect(db, "PO2", 2, "2026-12-08")
+    large = await captured(db, order(net, "N1", ("A", 5), split=split))
+    await overdue.promise_again(db, today=NOW.date())
+    small = await captured(db, order(net, "N2", ("A", 2)))
+    await overdue.promise_again(db, today=NOW.date())
+    assert await days(db, large, small) == [date(2026, 12, 1), date(2026, 12, 8)]
+    await land(db, "PO1", "2026-12-01", left=2, on_hand=3)
+    await run(db)
+    assert await allocated(db, large, small) == [first, 0]
+    await overdue.promise_again(db, today=NOW.date())
+    assert await days(db, large, small) == [date(2026, 12, 1), date(2026, 12, 8)]
+    await run(db)
+    assert await allocated(db, large, small) == [first, 0], "nothing more has landed"
+    await land(db, "PO1", "2026-12-01", left=0, on_hand=5)
+    await run(db)
+    assert await allocated(db, large, small) == [5, 0]
+    await land(db, "PO2", "2026-12-08", left=0, on_hand=7)
+    await run(db)
+    assert await allocated(db, large, small) == [5, 2]
+
+
+async def test_a_line_that_goes_in_parts_leaves_those_before_it_what_was_promised_to_them(
+    db: Database, net: Net
+) -> None:
+    await policy(db, {"units_split": True})
+    await expect(db, "PO1", 4, "2026-12-01")
+    first = await captured(db, order(net, "N1", ("A", 2)))
+    await overdue.promise_again(db, today=NOW.date())
+    second = await captured(db, order(net, "N2", ("A", 4)))
+    await overdue.promise_again(db, today=NOW.date())
+    await hold(db, order_id=first, lines=None, kind="payment", who="ann")
+    await land(db, "PO1", "2026-12-01", left=1, on_hand=3)
+    await run(db)
+    assert await allocated(db, first, second) == [0, 1]
 
 
 async def test_a_held_line_keeps_its_turn(db: Database, net: Net) -> None:

@@ -4,18 +4,22 @@ read (with what is open) → planned with its stock and capacity given back → 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from datetime import date, datetime
+from collections.abc import Collection, Mapping
+from datetime import date, datetime, time
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
-from brokering import Assignment, Barred, Line, Location, Order, Plan, Problem, Stock
+from brokering import Assignment, Barred, Line, Location, Order, Plan, Problem, Slot, Stock
 from brokering.measure import measure
 from brokering.policies import Subject, Version, policy_for
 from oms.db import Connection, Sql
 
 sql = Sql("broker")
+
+
+Room = TypeVar("Room", Location, Slot)
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -31,6 +35,7 @@ class Released(msgspec.Struct, frozen=True):
     day: date
     is_today: bool
     price_cents: int
+    wave: time | None = None
 
 
 released_subjects = sql.rows("released_subjects", Subject)
@@ -73,13 +78,15 @@ async def read_again(
 def joined(problem: Problem, again: Again, only: Collection[str]) -> Problem:
     """The problem with these orders of `again`, as if their work were not there: its stock and capacity are free."""
     units: dict[tuple[int, int], int] = defaultdict(int)
-    works: dict[int, dict[UUID, tuple[int, int]]] = defaultdict(dict)
+    works: dict[tuple[int, str], dict[UUID, tuple[int, int]]] = defaultdict(dict)
     for w in again.work:
         if str(w.order_id) in only:
             units[w.sku_id, w.location_id] += w.quantity
-            if w.is_today:
-                items, cents = works[w.location_id].get(w.order_id, (0, 0))
-                works[w.location_id][w.order_id] = items + w.quantity, cents + w.quantity * w.price_cents
+            if w.is_today or w.wave is not None:
+                begun = "" if w.wave is None else datetime.combine(w.day, w.wave).isoformat(timespec="minutes")
+                mine = works[w.location_id, begun]
+                items, cents = mine.get(w.order_id, (0, 0))
+                mine[w.order_id] = items + w.quantity, cents + w.quantity * w.price_cents
     stock = []
     for s in problem.stock:
         more = units.pop((s.sku_id, s.location_id), 0)
@@ -94,23 +101,29 @@ def joined(problem: Problem, again: Again, only: Collection[str]) -> Problem:
         lines=[*problem.lines, *(n for n in again.lines if n.order_id in only)],
         stock=stock,
         barred=[*problem.barred, *(b for b in again.barred if b.order_id in only)],
-        locations=[_freed(n, list(works.get(n.location_id, {}).values())) for n in problem.locations],
+        locations=[_freed(n, works) for n in problem.locations],
     )  # fmt: skip
 
 
-def _freed(location: Location, works: Sequence[tuple[int, int]]) -> Location:
-    """A location with the capacity that works (items, cents) take given back."""
+def _freed(location: Location, works: Mapping[tuple[int, str], Mapping[UUID, tuple[int, int]]]) -> Location:
+    """A location, and its slots, with the capacity that works (items and cents, by order) take given back."""
+
+    def freed(room: Room, name: str) -> Room:
+        mine = list(works.get((location.location_id, name), {}).values())
+        if not mine:
+            return room
+        return msgspec.structs.replace(
+            room, capacity_orders=more(room.capacity_orders, len(mine)),
+            capacity_items=more(room.capacity_items, sum(items for items, _ in mine)),
+            capacity_cents=more(room.capacity_cents, sum(cents for _, cents in mine)),
+        )  # fmt: skip
 
     def more(room: int | None, by: int) -> int | None:
         return None if room is None else room + by
 
-    if not works:
-        return location
-    return msgspec.structs.replace(
-        location, capacity_orders=more(location.capacity_orders, len(works)),
-        capacity_items=more(location.capacity_items, sum(items for items, _ in works)),
-        capacity_cents=more(location.capacity_cents, sum(cents for _, cents in works)),
-    )  # fmt: skip
+    if not location.slots:
+        return freed(location, "")
+    return msgspec.structs.replace(location, slots=tuple(freed(s, s.name) for s in location.slots))
 
 
 def moving(problem: Problem, again: Again, found: Plan, only: Collection[str]) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """A run's decisions are written, order by order under guard; what no longer fits stays open."""
 
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
 from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -13,6 +14,7 @@ from oms.cache import Cache
 from oms.db import Connection, Database, Sql
 from oms.domain.allocation import Fate, OrderPlan, Planned, bind_split
 from oms.domain.calendar import local_day
+from oms.flows.broker import waves
 from oms.flows.broker.again import Released, released_work
 from oms.flows.broker.planning import Progress
 
@@ -64,13 +66,26 @@ class Place(msgspec.Struct, frozen=True):
     is_on: bool
 
 
+class When(NamedTuple):
+    """The work of a package: where, on which local day, and in the wave that begins then, where there are waves."""
+
+    location_id: int
+    day: date
+    wave: time | None
+
+
 class Made(msgspec.Struct, frozen=True):
     """A new fulfillment."""
 
     fulfillment_id: UUID
     order_id: UUID
     location_id: int
+    day: date
+    wave: time | None
 
+
+Room = dict[When, ledger.Capacity]
+"""What days (no wave) and waves have taken, and may take."""
 
 take_run = sql.maybe("take_run", Taken)
 next_decisions = sql.rows("next_decisions", tuple)
@@ -133,11 +148,25 @@ async def allocate(
     wanted = [(w, lines[w.line_id]) for p in plans for w in p.plan if w.line_id in lines]
     places = {p.location_id: p for p in await places_on(tx, locations=list({w.location_id for w, _ in wanted}))}
     days = {i: local_day(now, p.time_zone) for i, p in places.items()}
+
+    def when(w: Planned) -> When:
+        if w.wave is None:
+            return When(w.location_id, days[w.location_id], None)
+        return When(w.location_id, w.wave.date(), w.wave.time())
+
     book = await Book.open(
         tx, skus={n.sku_id for _, n in wanted} | {w.sku_id for w in back},
         keys={(n.sku_id, w.location_id) for w, n in wanted} | {(w.sku_id, w.location_id) for w in back},
     )  # fmt: skip
-    room = await ledger.capacity(tx, {(i, days[i]) for i in places} | {(w.location_id, w.day) for w in back})
+    packages = {when(w) for w, _ in wanted if w.location_id in places} | {
+        When(w.location_id, w.day, w.wave) for w in back
+    }
+    room: Room = {
+        When(*day, None): used
+        for day, used in (await ledger.capacity(tx, {(w.location_id, w.day) for w in packages})).items()
+    }
+    of_waves = {(w.location_id, w.day, w.wave) for w in packages if w.wave is not None}
+    room |= {When(*wave): used for wave, used in (await waves.standing(tx, of_waves)).items()}
     works: list[ledger.Work] = []
     moved: list[Released] = []
     fates: dict[UUID, tuple[list[Planned], list[Fate]]] = {}
@@ -155,7 +184,7 @@ async def allocate(
             there=[] if p.order_id in saves else orders[p.order_id].there,
             split_max=orders[p.order_id].split_max,
         )
-        kept, more = _with_capacity(kept, lines, room, days, works, split=orders[p.order_id].split)
+        kept, more = _with_capacity(kept, lines, room, when, works, split=orders[p.order_id].split)
         if p.order_id in saves and len(kept) < len(p.plan):  # then nothing of it moves
             kept = []
             _give_back(book, work, room, works, sign=-1)
@@ -171,7 +200,7 @@ async def allocate(
     await reopen_lines(tx, lines=[w.line_id for w in moved], quantities=[w.quantity for w in moved])
     await recall_work(tx, fulfillments=sorted({w.fulfillment_id for w in moved}))
     await allocate_lines(tx, lines=[w.line_id for _, w in done], quantities=[w.quantity for _, w in done])
-    await _fulfillments(tx, run_id=run_id, done=done, lines=lines, days=days)
+    await _fulfillments(tx, run_id=run_id, done=done, lines=lines, when=when)
     breaking = [
         (p.order_id, lines[w.line_id].sku_id, w.location_id)
         for p in plans
@@ -217,22 +246,18 @@ def _as_if_open(lines: Mapping[int, OpenLine], released: Mapping[UUID, Sequence[
 
 
 def _give_back(
-    book: Book, work: Sequence[Released], room: dict[tuple[int, date], ledger.Capacity], works: list[ledger.Work], *,
-    sign: int = 1,
+    book: Book, work: Sequence[Released], room: Room, works: list[ledger.Work], *, sign: int = 1
 ) -> None:  # fmt: skip
     """Units of work are reserved instead of allocated and its capacity is free, or (-1) as they were."""
-    packages: dict[tuple[UUID, int, date], list[Released]] = {}
+    packages: dict[tuple[UUID, When], list[Released]] = {}
     for w in work:
         book.keep(w.sku_id, w.pool_id, sign * w.quantity)
         book.allocate(w.sku_id, w.location_id, -sign * w.quantity, pool_id=w.pool_id, channel_id=None)
-        packages.setdefault((w.fulfillment_id, w.location_id, w.day), []).append(w)
-    for (_, at, day), ws in packages.items() if sign > 0 else ():
+        packages.setdefault((w.fulfillment_id, When(w.location_id, w.day, w.wave)), []).append(w)
+    for (_, at), ws in packages.items() if sign > 0 else ():
         units, cents = sum(w.quantity for w in ws), sum(w.quantity * w.price_cents for w in ws)
-        used = room[at, day]
-        room[at, day] = msgspec.structs.replace(
-            used, orders=used.orders - 1, items=used.items - units, cents=used.cents - cents
-        )
-        works.append(ledger.Work(at, day, -1, -units, -cents))
+        works.append(ledger.Work(at.location_id, at.day, -1, -units, -cents))
+        _take(room, at, works[-1])
 
 
 def _put(book: Book, w: Planned, line: OpenLine, *, sign: int = 1) -> None:
@@ -283,34 +308,55 @@ def _fits(book: Book, w: Planned, line: OpenLine | None, places: Mapping[int, Pl
 def _with_capacity(
     kept: Sequence[Planned],
     lines: Mapping[int, OpenLine],
-    room: dict[tuple[int, date], ledger.Capacity],
-    days: Mapping[int, date],
+    room: Room,
+    when: Callable[[Planned], When],
     works: list[ledger.Work],
     *,
     split: str,
 ) -> tuple[list[Planned], list[Fate]]:
-    """Takes the work of each package from its location's day; packages that do not fit are dropped."""
-    packages: dict[int, list[Planned]] = {}
+    """Takes the work of each package from its location's day and wave; packages that do not fit are dropped."""
+    packages: dict[When, list[Planned]] = {}
     for w in kept:
-        packages.setdefault(w.location_id, []).append(w)
-    needs = {
-        at: ledger.Work(
-            at, days[at], 1, sum(w.quantity for w in ws), sum(w.quantity * lines[w.line_id].price_cents for w in ws)
-        )
-        for at, ws in packages.items()
-    }  # fmt: skip
-    full = {at for at, need in needs.items() if not room[at, days[at]].fits(need)}
+        packages.setdefault(when(w), []).append(w)
+    full: dict[When, str] = {}
+    needs: dict[When, ledger.Work] = {}
+    before = dict(room)
+    for at, ws in packages.items():
+        cents = sum(w.quantity * lines[w.line_id].price_cents for w in ws)
+        need = ledger.Work(at.location_id, at.day, 1, sum(w.quantity for w in ws), cents)
+        why = _no_room(room, at, need)
+        if why is not None:
+            full[at] = why
+        else:
+            needs[at] = need
+            _take(room, at, need)
     if full and split in ("complete", "keep_together"):
-        full = set(packages)
-    for at, need in needs.items():
-        if at not in full:
-            used = room[at, days[at]]
-            room[at, days[at]] = msgspec.structs.replace(
-                used, orders=used.orders + need.orders, items=used.items + need.items, cents=used.cents + need.cents
-            )
-            works.append(need)
-    dropped = [Fate(w.line_id, "its location's day is full") for at in full for w in packages[at]]
-    return [w for w in kept if w.location_id not in full], dropped
+        room.update({at: before[at] for at in room})
+        full |= {at: next(iter(full.values())) for at in packages if at not in full}
+        needs = {}
+    works += needs.values()
+    dropped = [Fate(w.line_id, why) for at, why in full.items() for w in packages[at]]
+    return [w for w in kept if when(w) not in full], dropped
+
+
+def _no_room(room: Room, at: When, need: ledger.Work) -> str | None:
+    """Why a package's work does not fit its day or its wave, or None."""
+    if not room[at._replace(wave=None)].fits(need):
+        return "its location's day is full"
+    if at.wave is None:
+        return None
+    if at not in room:
+        return "its location has no such wave any more"
+    return None if room[at].fits(need) else "its wave is full"
+
+
+def _take(room: Room, at: When, need: ledger.Work) -> None:
+    """Takes work from its day, and from its wave where it has one, or gives it back."""
+    for key in {at, at._replace(wave=None)} & room.keys():
+        used = room[key]
+        room[key] = msgspec.structs.replace(
+            used, orders=used.orders + need.orders, items=used.items + need.items, cents=used.cents + need.cents
+        )
 
 
 async def _fulfillments(
@@ -319,20 +365,24 @@ async def _fulfillments(
     run_id: UUID,
     done: Sequence[tuple[UUID, Planned]],
     lines: Mapping[int, OpenLine],
-    days: Mapping[int, date],
+    when: Callable[[Planned], When],
 ) -> None:
-    """A fulfillment per order and location, with its lines."""
-    pairs = sorted({(order_id, w.location_id) for order_id, w in done})
+    """A fulfillment per order, location and wave, with its lines."""
+    pairs = list(dict.fromkeys((order_id, when(w)) for order_id, w in done))
     made = {
-        (f.order_id, f.location_id): f.fulfillment_id
+        (f.order_id, When(f.location_id, f.day, f.wave)): f.fulfillment_id
         for f in await make_fulfillments(
-            tx, run_id=run_id, orders=[p[0] for p in pairs], locations=[p[1] for p in pairs],
-            days=[days[p[1]] for p in pairs],
+            tx, run_id=run_id, orders=[o for o, _ in pairs], locations=[at.location_id for _, at in pairs],
+            days=[at.day for _, at in pairs], waves=[at.wave for _, at in pairs],
         )
     }  # fmt: skip
+    units: dict[tuple[UUID, int], int] = {}
+    for order_id, w in done:
+        key = made[order_id, when(w)], w.line_id
+        units[key] = units.get(key, 0) + w.quantity
     await make_fulfillment_lines(
-        tx, fulfillments=[made[order_id, w.location_id] for order_id, w in done], lines=[w.line_id for _, w in done],
-        skus=[lines[w.line_id].sku_id for _, w in done], quantities=[w.quantity for _, w in done],
+        tx, fulfillments=[i for i, _ in units], lines=[i for _, i in units],
+        skus=[lines[i].sku_id for _, i in units], quantities=list(units.values()),
     )  # fmt: skip
 
 

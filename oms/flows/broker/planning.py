@@ -1,7 +1,7 @@
 """What is open becomes a plan: read in one snapshot, planned by the engine, audited, kept as decisions."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import msgspec
 from brokering import (
     Barred,
     CellPrice,
+    Decision,
     Line,
     Location,
     Order,
@@ -39,6 +40,7 @@ from oms.flows.broker.again import Again, joined, moving, read_again, without
 from oms.flows.broker.crew import ORDERS_MIN, Crew
 from oms.flows.broker.dearer import dearer_at, has_transfer_prices
 from oms.flows.broker.waiting import Waited, whose_turn_it_is
+from oms.flows.broker.waves import slots_of
 
 sql = Sql("broker")
 
@@ -60,7 +62,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Site(msgspec.Struct, frozen=True):
-    """A location with what its day still has room for, and when it works."""
+    """A location with what its day still has room for, and when it works; its waves, `limits` of a day, and what is taken."""
 
     location_id: int
     kind: str
@@ -76,6 +78,9 @@ class Site(msgspec.Struct, frozen=True):
     cut_off: time | None
     handling_days: int
     holidays: list[date]
+    waves: list[dict[str, Any]] = []
+    limits: list[int | None] = msgspec.field(default_factory=lambda: [None, None, None])
+    taken: list[dict[str, Any]] = []
 
 
 open_orders = sql.rows("open_orders", Order)
@@ -204,10 +209,12 @@ async def keep_plan(
     `saves` are the cents that moving an order's work saves.
     """
     versions = {n.line_id: n for n in problem.lines}
+    names = {n.location_id: [s.name for s in n.slots] for n in problem.locations if n.slots}
     by_order: dict[str, list[Planned]] = {o.order_id: [] for o in problem.orders}
     for a in found.assignments:
         line = versions[a.line_id]
-        by_order[line.order_id].append(Planned(a.line_id, line.version, a.location_id, a.quantity))
+        wave = None if a.slot is None else datetime.fromisoformat(names[a.location_id][a.slot])
+        by_order[line.order_id].append(Planned(a.line_id, line.version, a.location_id, a.quantity, wave))
     reasons: dict[str, dict[str, str]] = {}
     for u in found.unfilled:
         reasons.setdefault(versions[u.line_id].order_id, {})[str(u.line_id)] = u.reason
@@ -218,13 +225,23 @@ async def keep_plan(
             tx, run_id=run_id, orders=[d.order_id for d in some],
             plans=[msgspec.json.encode(by_order[d.order_id]).decode() for d in some],
             whys=[
-                {**msgspec.to_builtins(d), "unfilled": reasons.get(d.order_id, {})}
+                {**_told(d, names), "unfilled": reasons.get(d.order_id, {})}
                 | ({"saves": saves[d.order_id]} if d.order_id in saves else {})
                 for d in some
             ],
         )  # fmt: skip
     await record.raise_exceptions(tx, [_somewhere(o) for o in problem.orders if None in (o.lat, o.lon)])
     return [OrderPlan(UUID(order_id), plan) for order_id, plan in by_order.items() if plan]
+
+
+def _told(decision: Decision, names: Mapping[int, Sequence[str]]) -> dict[str, Any]:
+    """A decision as it is kept, with waves by the moment at which they begin."""
+    why: dict[str, Any] = msgspec.to_builtins(decision)
+    for candidate in why["candidates"]:
+        slot = candidate.pop("slot")
+        if slot is not None:
+            candidate["wave"] = names[candidate["location_id"]][slot]
+    return why
 
 
 def kept_prices(prices: Shadow) -> dict[str, Any]:
@@ -299,10 +316,15 @@ async def read_with_moves(
                 tx, run_id=run_id, limit=ORDERS_MAX, orders=which.orders, minute=which.minute, every=which.every
             )
         ids = [o.order_id for o in orders]
+        subjects = await subjects_of(tx, orders=ids) if policies else []
+        policy_of = {s.order_id: 0 if is_for_all else policy_for(policies, s) for s in subjects}
+        costs = tuple(p.body.costs() for p in policies)
+        splitting = [p.units_split for p in costs]
         if which.captured is None:
             found = await open_lines(tx, orders=ids, now=now)
             splits = {o.order_id: o.split for o in orders}
-            waited = await whose_turn_it_is(tx, found, splits=splits, today=now.date())
+            in_parts = {i for i, at in policy_of.items() if splits[i] == "free" and at is not None and splitting[at]}
+            waited = await whose_turn_it_is(tx, found, splits=splits, in_parts=in_parts, today=now.date())
         else:
             waited = Waited(await captured_lines(tx, orders=ids), 0, {})
         lines = waited.lines
@@ -317,7 +339,6 @@ async def read_with_moves(
         stock = await stock_of(tx, skus=skus)
         reserved = await reserved_of(tx, skus=skus)
         not_again = await barred(tx, now=now, orders=[*ids, *(o.order_id for o in released)])
-        subjects = await subjects_of(tx, orders=ids) if policies else []
         if network is None:
             network = await read_network(tx, now=now, rejected=shares(await asked_of(tx, skus=skus, now=now)))
         dearer = await dearer_at(tx, lines=lines, today=now.date()) if network.has_prices else {}
@@ -331,7 +352,6 @@ async def read_with_moves(
         if r.quantity > inside.get((r.sku_id, r.pool_id), 0)
     ]
     with_lines = {n.order_id for n in lines}
-    policy_of = {s.order_id: 0 if is_for_all else policy_for(policies, s) for s in subjects}
     problem = Problem(
         [
             msgspec.structs.replace(located(o, addresses.get(o.order_id)), policy=policy_of.get(o.order_id))
@@ -343,7 +363,7 @@ async def read_with_moves(
         network.pools,
         protected,
         [b for b in not_again if b.order_id in with_lines],
-        policies=tuple(p.body.costs() for p in policies),
+        policies=costs,
     )  # fmt: skip
     if again is not None:
         again = msgspec.structs.replace(
@@ -382,12 +402,14 @@ async def read_network(tx: Connection, *, now: datetime, rejected: Shares) -> Ne
 
 def location_at(site: Site, groups: tuple[str, ...], rejected: float, *, now: datetime) -> Location:
     """A location as the engine takes it: when what is asked now leaves, by its calendar and cut-off."""
-    leaves = ships_on(Hours(site.time_zone, site.work_days, site.cut_off, site.handling_days, 0, site.holidays), now)
+    hours = Hours(site.time_zone, site.work_days, site.cut_off, site.handling_days, 0, site.holidays)
+    leaves = ships_on(hours, now)
     today = now.astimezone(ZoneInfo(site.time_zone)).date()
     return Location(
         site.location_id, site.kind, site.lat, site.lon, site.capacity_orders, site.capacity_items, site.capacity_cents,
         site.package_cents, site.line_cents, rejected,
         leave_days=((leaves - today).days if leaves is not None else NEVER_DAYS,), groups=groups,
+        slots=slots_of(site.waves, site.taken, site.limits, hours, now),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """A location's work as it is seen: one fulfillment, a page of them, or all that is to be done, most urgent first."""
 
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +35,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """Work to be done: by when it must leave to keep its day, and who has it in hand."""
+    """Work to be done: by when it must leave to keep its day, in which wave, and who has it in hand."""
 
     id: UUID
     location: str
@@ -45,6 +45,7 @@ class Due(msgspec.Struct, frozen=True):
     priority: int
     made_at: datetime
     due_at: datetime
+    wave: time | None
     is_late: bool
     lines: int
     units: int

@@ -1,7 +1,7 @@
 """An order as it stands: its lines, who fulfills them, and every step that led there."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any
 from uuid import UUID
 
@@ -53,7 +53,7 @@ class GivenView(msgspec.Struct, frozen=True):
 
 
 class FulfillmentView(msgspec.Struct, frozen=True):
-    """One location's part of an order."""
+    """One location's part of an order; of its local `day`, in the wave that begins then, where it works in waves."""
 
     id: UUID
     location: str
@@ -61,6 +61,8 @@ class FulfillmentView(msgspec.Struct, frozen=True):
     made_at: datetime
     changed_at: datetime
     lines: list[GivenView]
+    day: date
+    wave: time | None
 
 
 class HoldView(msgspec.Struct, frozen=True):
@@ -137,6 +139,8 @@ class _GivenRow(msgspec.Struct, frozen=True):
     sku: str
     quantity: int
     rejected: int
+    day: date
+    wave: time | None
 
 
 order_shown = sql.maybe("order_shown", _Head)
@@ -158,7 +162,9 @@ async def read_order(db: Database, *, order_id: UUID, sight: Sight = EVERYTHING)
     for row in rows:
         view = given.setdefault(
             row.fulfillment_id,
-            FulfillmentView(row.fulfillment_id, row.location, row.state, row.made_at, row.changed_at, []),
+            FulfillmentView(
+                row.fulfillment_id, row.location, row.state, row.made_at, row.changed_at, [], row.day, row.wave
+            ),
         )
         view.lines.append(GivenView(row.line, row.part, row.sku, row.quantity, row.rejected))
     return OrderView(
